@@ -1,0 +1,5 @@
+import sys
+
+from expdecay_keras.cli import main
+
+sys.exit(main())

@@ -1,0 +1,155 @@
+"""The rule as a Keras callback."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from expdecay_keras.rule import DecayRule
+
+
+def _optimizers(model: Any) -> list[tuple[str, Any]]:
+    """Returns the model's optimizers, each with the name its rate is logged under."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # LossScaleOptimizer
+    if hasattr(optimizer, "optimizers"):  # MultiOptimizer
+        return [(f"learning_rate_{inner.name}", inner) for inner in optimizer.optimizers]
+    return [("learning_rate", optimizer)]
+
+
+@tf.keras.utils.register_keras_serializable(package="expdecay_keras")
+class WarmupExponentialDecay(tf.keras.callbacks.Callback):
+    """Sets the learning rate of every epoch by `DecayRule` and logs it as `learning_rate`.
+
+    learning_rate = DecayRule(base_lr, ..., warmup_start_lr).learning_rate(epoch)
+
+    The rate is a function of the epoch alone, so `fit(initial_epoch=...)`, `BackupAndRestore`, a
+    fresh optimizer and a second `fit` all train at the right rate. Epochs up to `n_warmup_epochs`
+    train at `base_lr` (or on the ramp), the last one at `target_lr`; further ones stay there.
+
+    The log holds the rate the epoch was trained with, as a float: History, the progress bar,
+    `CSVLogger` (put it after this callback) and `TensorBoard` show it. With a `MultiOptimizer`
+    every optimizer gets the rate, logged as `learning_rate_<name>`. If another callback changed
+    the rate during an epoch, a warning says so, once a `fit`.
+
+    Args:
+        base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr: As in `DecayRule`.
+        verbose: 0 or 1. 1 prints a line at the start of every epoch. Default 0.
+
+    Raises:
+        TypeError, ValueError: From the constructor, as in `DecayRule`. When training begins,
+            TypeError if an optimizer was built with a schedule, ValueError if a rate is not normal
+            in the dtype of an optimizer's learning rate (float16).
+
+    Example:
+
+    >>> model = tf.keras.Sequential([tf.keras.Input((1,)), tf.keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> decay = WarmupExponentialDecay(base_lr=1e-2, target_lr=1e-4, n_epochs=5, n_warmup_epochs=1)
+    >>> x = y = tf.zeros((4, 1))
+    >>> history = model.fit(x, y, epochs=5, callbacks=[decay], verbose=0)
+    >>> [round(rate, 6) for rate in history.history["learning_rate"]]
+    [0.01, 0.01, 0.002154, 0.000464, 0.0001]
+
+    Reference:
+        "Exponential Learning Rate Scheduler", blog post, 8 July 2022.
+    """
+
+    def __init__(
+        self,
+        base_lr: float,
+        target_lr: float,
+        n_epochs: int,
+        n_warmup_epochs: int = 0,
+        warmup_start_lr: float | None = None,
+        verbose: int = 0,
+    ) -> None:
+        rule = DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr)
+        if verbose not in (0, 1):
+            raise ValueError(f"Argument `verbose` must be 0 or 1. Received: verbose={verbose!r}")
+        super().__init__()
+        self.rule = rule
+        self.verbose = int(verbose)
+        self._rates: dict[int, float] = {}
+        self._warned = False
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, in order, as plain Python numbers."""
+        return {**dataclasses.asdict(self.rule), "verbose": self.verbose}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> WarmupExponentialDecay:
+        """Returns the callback that `get_config` described."""
+        return cls(**config)
+
+    def __reduce__(self) -> Any:
+        # A copy or pickle takes the config along and leaves the model behind.
+        return type(self).from_config, (self.get_config(),)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._warned = False
+        for _, optimizer in _optimizers(self.model):
+            if callable(getattr(optimizer, "_learning_rate", optimizer.learning_rate)):
+                raise TypeError(
+                    f"WarmupExponentialDecay cannot set the learning rate of optimizer "
+                    f"`{optimizer.name}`: it was built with a schedule. Build it with a number, or "
+                    f"use WarmupExponentialSchedule in the optimizer instead of this callback."
+                )
+            if tf.as_dtype(optimizer.learning_rate.dtype) == tf.float16:
+                self._check_float16()
+        n_epochs, epochs = self.rule.n_epochs, (getattr(self, "params", None) or {}).get("epochs")
+        if epochs is not None and epochs < n_epochs:
+            warnings.warn(
+                f"fit(epochs={epochs}) stops before target_lr={self.rule.target_lr} is reached: "
+                f"the rule has n_epochs={n_epochs}.",
+                stacklevel=2,
+            )
+        elif epochs is not None and epochs > n_epochs:
+            warnings.warn(
+                f"fit(epochs={epochs}) holds target_lr={self.rule.target_lr} from epoch index "
+                f"{n_epochs - 1} on: the rule has n_epochs={n_epochs}.",
+                stacklevel=2,
+            )
+
+    def _check_float16(self) -> None:
+        float16 = np.finfo(np.float16)
+        for name in ("base_lr", "target_lr", "warmup_start_lr"):
+            value = getattr(self.rule, name)
+            if value and not float16.tiny <= value <= float16.max:
+                raise ValueError(
+                    f"Argument `{name}` must be normal in float16, the dtype of the optimizer's "
+                    f"learning rate ({float16.tiny} to {float16.max}). Received: {name}={value!r}"
+                )
+
+    def _rate(self, epoch: int) -> float:
+        """Returns the rate of an epoch in float64, evaluating the rule a thousand epochs at a time."""
+        if epoch not in self._rates:
+            epochs = range(epoch, epoch + 1000)
+            rates = self.rule.learning_rate(epochs, dtype=tf.float64).numpy().tolist()
+            self._rates = dict(zip(epochs, rates))
+        return self._rates[epoch]
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        rate = self._rate(epoch)
+        for _, optimizer in _optimizers(self.model):
+            optimizer.learning_rate = rate
+        if self.verbose:
+            print(f"\nEpoch {epoch + 1}: WarmupExponentialDecay setting learning rate to {rate}.")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        for name, optimizer in _optimizers(self.model):
+            held = optimizer.learning_rate.numpy()
+            trained = float(held.dtype.type(self._rate(epoch)))
+            if logs is not None:
+                logs[name] = trained
+            if held != trained and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"Something else changed the learning rate of optimizer `{optimizer.name}` from "
+                    f"{trained} to {float(held)} during epoch index {epoch}. "
+                    "WarmupExponentialDecay overwrites it at the start of the next epoch.",
+                    stacklevel=2,
+                )

@@ -1,0 +1,168 @@
+"""The warm-up-then-exponential rule: its equation and the validation of its numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from numbers import Integral, Real
+from typing import Any
+
+FLOAT32_SMALLEST_NORMAL = 2.0**-126
+FLOAT32_MAX = (2.0 - 2.0**-23) * 2.0**127
+
+
+def check_rate(name: str, value: Any, may_be_zero: bool = False) -> float:
+    """Returns a learning rate as a Python float; raises TypeError or ValueError naming `name`."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"Argument `{name}` must be a real number. Received: {name}={value!r}")
+    try:
+        rate = float(value)
+    except OverflowError:  # an int beyond float64
+        rate = math.inf
+    if may_be_zero and rate == 0:
+        return rate
+    if not 0 < rate < math.inf:
+        sign = ">= 0" if may_be_zero else "> 0"
+        raise ValueError(f"Argument `{name}` must be a finite number {sign}. Received: {name}={value!r}")
+    if not FLOAT32_SMALLEST_NORMAL <= rate <= FLOAT32_MAX:
+        raise ValueError(
+            f"Argument `{name}` must be normal in float32 (1.1754944e-38 to 3.4028234e+38). "
+            f"Received: {name}={value!r}"
+        )
+    return rate
+
+
+def check_count(name: str, value: Any, minimum: int, maximum: int = 2**53) -> int:
+    """Returns a count as a Python int; raises TypeError or ValueError naming `name`."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"Argument `{name}` must be an integer. Received: {name}={value!r}")
+    if not minimum <= int(value) <= maximum:
+        raise ValueError(
+            f"Argument `{name}` must be from {minimum} to {maximum}. Received: {name}={value!r}"
+        )
+    return int(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecayRule:
+    """Holds the learning rate through warm-up, then lets it fall exponentially to its target.
+
+    With epochs counted from 0 and the decay rate per epoch
+
+        decay_rate = log(target_lr / base_lr) / (n_epochs - (n_warmup_epochs + 1))
+
+    the learning rate is
+
+        base_lr                                                 if epoch <= n_warmup_epochs
+        base_lr * exp(decay_rate * (epoch - n_warmup_epochs))   in between
+        target_lr                                               if epoch >= n_epochs - 1
+
+    With `warmup_start_lr` the warm-up is a linear ramp instead of a hold: if epoch < n_warmup_epochs,
+
+        warmup_start_lr + (base_lr - warmup_start_lr) * epoch / n_warmup_epochs
+
+    Epoch `n_warmup_epochs`, the first real one, has `base_lr` and the last one, `n_epochs - 1`, has
+    `target_lr`, both to the bit. Before epoch 0 the rate is that of epoch 0; past the end it stays
+    at `target_lr`.
+
+    Args:
+        base_lr: Real number, the rate of warm-up and of the first real epoch. Finite, > 0 and
+            normal in float32 (about 1.2e-38 to 3.4e38).
+        target_lr: Real number, the rate of the last epoch; same range. Above `base_lr` the rate
+            grows, equal to it the rate is constant.
+        n_epochs: Integer, the number of epochs, warm-up included; from `n_warmup_epochs + 2`
+            to 2**53.
+        n_warmup_epochs: Integer >= 0, the number of epochs before the first real one. Default 0.
+        warmup_start_lr: Real number, the rate of epoch 0; same range as `base_lr`, or 0. Needs
+            `n_warmup_epochs` >= 1. Default None: warm-up holds `base_lr`.
+
+    Raises:
+        TypeError: An argument is of the wrong kind (bool, string, complex, array, tensor).
+        ValueError: An argument is outside its legal range.
+
+    Example:
+
+    >>> rule = DecayRule(base_lr=1e-2, target_lr=1e-4, n_epochs=5, n_warmup_epochs=1)
+    >>> [round(float(rate), 6) for rate in rule.learning_rate(range(5))]
+    [0.01, 0.01, 0.002154, 0.000464, 0.0001]
+
+    Reference:
+        "Exponential Learning Rate Scheduler", blog post, 8 July 2022.
+    """
+
+    base_lr: float
+    target_lr: float
+    n_epochs: int
+    n_warmup_epochs: int = 0
+    warmup_start_lr: float | None = None
+
+    def __post_init__(self) -> None:
+        base_lr = check_rate("base_lr", self.base_lr)
+        target_lr = check_rate("target_lr", self.target_lr)
+        n_warmup_epochs = check_count("n_warmup_epochs", self.n_warmup_epochs, 0)
+        n_epochs = check_count("n_epochs", self.n_epochs, n_warmup_epochs + 2)
+        warmup_start_lr = self.warmup_start_lr
+        if warmup_start_lr is not None:
+            warmup_start_lr = check_rate("warmup_start_lr", warmup_start_lr, may_be_zero=True)
+            if n_warmup_epochs == 0:
+                raise ValueError(
+                    "Argument `warmup_start_lr` needs `n_warmup_epochs` >= 1. "
+                    f"Received: warmup_start_lr={warmup_start_lr!r}, n_warmup_epochs=0"
+                )
+        plain = (base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr)
+        for field, value in zip(dataclasses.fields(self), plain):
+            object.__setattr__(self, field.name, value)
+
+    @property
+    def decay_rate(self) -> float:
+        """The exponential decay rate per epoch, a float: negative if the rate falls.
+
+        log(target_lr / base_lr) / (n_epochs - (n_warmup_epochs + 1))
+
+        Example:
+
+        >>> round(DecayRule(base_lr=1e-1, target_lr=1e-6, n_epochs=5).decay_rate, 6)
+        -2.878231
+        """
+        return math.log(self.target_lr / self.base_lr) / (self.n_epochs - (self.n_warmup_epochs + 1))
+
+    def learning_rate(self, epoch: Any, dtype: Any = None) -> Any:
+        """Returns the learning rate at `epoch`, the equation of the class in `tf.math` ops.
+
+        It is evaluated in float64 and cast once, at the end. Works eagerly, in a `tf.function` and
+        under XLA.
+
+        Args:
+            epoch: Number, list, NumPy array or tensor of any shape: epochs counted from 0,
+                fractions included; exact up to 2**53.
+            dtype: Floating dtype of the result. Default None: `tf.keras.backend.floatx()`.
+
+        Returns:
+            A tensor of the shape of `epoch`.
+
+        Example:
+
+        >>> rule = DecayRule(base_lr=1e-1, target_lr=1e-5, n_epochs=5)
+        >>> rule.learning_rate([0, 0.5, 4, 1000], dtype="float64").numpy().round(6).tolist()
+        [0.1, 0.031623, 1e-05, 1e-05]
+        """
+        import tensorflow as tf  # here, so that numbers are validated without its seconds of start-up
+
+        # A Python float must not pass through float32, as tf.cast would have it.
+        epoch = tf.cast(epoch, tf.float64) if hasattr(epoch, "dtype") else tf.constant(epoch, tf.float64)
+        n_decay_epochs = float(self.n_epochs - (self.n_warmup_epochs + 1))
+        decayed = tf.clip_by_value(epoch - self.n_warmup_epochs, 0.0, n_decay_epochs)
+        # Each half of the curve starts from its own end: both ends are exact, the error is halved.
+        rate = tf.where(
+            decayed < n_decay_epochs / 2,
+            self.base_lr * tf.math.exp(self.decay_rate * decayed),
+            self.target_lr * tf.math.exp(self.decay_rate * (decayed - n_decay_epochs)),
+        )
+        if self.warmup_start_lr is not None:
+            n_warmup_epochs = float(self.n_warmup_epochs)
+            warmed = tf.clip_by_value(epoch, 0.0, n_warmup_epochs)
+            # The ramp as a weighted mean of its ends: no difference of rates to lose digits in.
+            ramp = self.warmup_start_lr * ((n_warmup_epochs - warmed) / n_warmup_epochs)
+            ramp += self.base_lr * (warmed / n_warmup_epochs)
+            rate = tf.where(epoch < n_warmup_epochs, ramp, rate)
+        return tf.cast(rate, dtype or tf.keras.backend.floatx())

@@ -1,0 +1,180 @@
+"""The files of a `train` run: its data, and a directory that an interrupted run goes on from."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+class RunError(Exception):
+    """A run cannot start or go on for a reason the user can mend, said in one line."""
+
+
+def load_data(path: Path | None) -> dict[str, Any]:
+    """Returns the four arrays of an .npz file; without one, scikit-learn's handwritten digits.
+
+    The digits are 1797 images of 8 by 8 pixels. The last 360, by other writers than the first,
+    are the test part.
+
+    Raises:
+        RunError: The file holds something else.
+    """
+    if path is None:
+        from sklearn.datasets import load_digits
+
+        x, y = load_digits(return_X_y=True)
+        return dict(zip(ARRAYS, (x[:-360], y[:-360], x[-360:], y[-360:])))
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data = {name: file[name] for name in ARRAYS}
+    except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} is no .npz file of {', '.join(ARRAYS)}: {first_line(error)}") from error
+    for name, array in data.items():
+        if array.dtype.kind not in "biuf" or array.ndim == 0 or len(array) == 0:
+            raise RunError(f"{path}: {name} must be a non-empty array of numbers")
+    for part in ("train", "test"):
+        n_x, n_y = len(data[f"x_{part}"]), len(data[f"y_{part}"])
+        if n_x != n_y:
+            raise RunError(f"{path}: x_{part} has {n_x} rows and y_{part} has {n_y}")
+    return data
+
+
+def digest(path: Path | None) -> str | None:
+    """Returns the SHA-256 of a file, None for none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class RunDirectory:
+    """The directory of one run.
+
+    `run.json` says which run it is. After every epoch a snapshot, Keras's backup and the history up
+    to there, is put into place by one rename: a run killed at any moment goes on from a state in
+    which all files agree. `model.keras` is written last; where it is, the run is finished.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.identity = path / "run.json"
+        self.history = path / "history.csv"
+        self.picture = path / "learning_rate.png"
+        self.tensorboard = path / "tensorboard"
+        self.callback = path / "callback.json"
+        self.model = path / "model.keras"
+        self.backup = path / "backup"
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        return self.history, self.picture, self.tensorboard, self.model, self.callback
+
+    @property
+    def finished(self) -> bool:
+        return self.model.exists()
+
+    def check(self, identity: dict[str, Any], overwrite: bool) -> None:
+        """Raises RunError unless the run of this identity can start or go on here."""
+        existing = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not (existing.is_dir() and os.access(existing, os.W_OK)):
+            raise RunError(f"Cannot write to {existing}")
+        if overwrite:
+            return
+        if self.identity.exists():
+            try:
+                held = dict(json.loads(self.identity.read_text()))
+            except (ValueError, TypeError) as error:
+                raise RunError(f"{self.identity} is damaged. --overwrite starts anew") from error
+            differing = [key for key in identity if held.get(key) != identity[key]]
+            if differing:
+                raise RunError(
+                    f"{self.path} holds another run (different: {', '.join(differing)}). "
+                    "Choose another --run-dir, or --overwrite it"
+                )
+        else:
+            for file in self.results:
+                if file.exists():
+                    raise RunError(
+                        f"{file} is there and no run of this program wrote it. "
+                        "Choose another --run-dir, or --overwrite it"
+                    )
+
+    def _clear(self) -> None:
+        """Removes what a run writes, and nothing else."""
+        for file in (self.model, self.history, self.picture, self.callback, self.identity):
+            file.unlink(missing_ok=True)
+        for directory in (self.tensorboard, self.backup, self.path / "constant", *self._snapshots()):
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def start(self, identity: dict[str, Any], overwrite: bool) -> None:
+        """Makes the directory and puts backup and history back to the newest snapshot."""
+        if overwrite:
+            self._clear()
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.identity.exists():
+            partial = self.path / "run.partial"
+            partial.write_text(json.dumps(identity, indent=2))
+            os.replace(partial, self.identity)
+        shutil.rmtree(self.backup, ignore_errors=True)
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        self.history.unlink(missing_ok=True)
+        snapshots = self._snapshots()
+        if snapshots:
+            shutil.copytree(snapshots[-1] / "backup", self.backup)
+            shutil.copy(snapshots[-1] / "history.csv", self.history)
+
+    def snapshot(self, n_epochs: int) -> None:
+        """Keeps backup and history as they are after `n_epochs` epochs, and only them."""
+        partial, old = self.path / "snapshot.partial", self._snapshots()
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(self.backup, partial / "backup")
+        shutil.copy(self.history, partial)
+        for file in [partial, *partial.rglob("*")]:
+            _sync(file)
+        os.rename(partial, self.path / f"snapshot-{n_epochs}")
+        _sync(self.path)
+        for directory in old:
+            shutil.rmtree(directory)
+
+    def _snapshots(self) -> list[Path]:
+        return sorted(self.path.glob("snapshot-*"), key=lambda path: int(path.name.split("-")[1]))
+
+    @property
+    def n_epochs_done(self) -> int:
+        """The number of epochs a run goes on after."""
+        snapshots = self._snapshots()
+        return int(snapshots[-1].name.split("-")[1]) if snapshots else 0
+
+    def finish(self, model: Any) -> None:
+        """Writes the trained model, which marks the run as finished, and drops the snapshots."""
+        partial = self.path / "partial.keras"
+        model.save(partial)
+        _sync(partial)
+        os.replace(partial, self.model)
+        for directory in (self.backup, *self._snapshots()):
+            shutil.rmtree(directory)
+
+    def read_history(self) -> list[dict[str, float]]:
+        """Returns the rows of history.csv, [] if there is none yet."""
+        if not self.history.exists():
+            return []
+        with self.history.open(newline="") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _sync(path: Path) -> None:
+    """Has the operating system put a file or directory on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)

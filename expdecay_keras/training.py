@@ -1,0 +1,155 @@
+"""What `expdecay-keras train` does: a network, its callbacks and one `fit`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from expdecay_keras.callbacks import WarmupExponentialDecay
+from expdecay_keras.plotting import plot_learning_rate
+from expdecay_keras.run import RunDirectory, RunError, first_line
+
+
+class Snapshots(tf.keras.callbacks.BackupAndRestore):
+    """Keras's backup, kept so that a kill while one is written leaves the last one whole.
+
+    No Keras backs up the seeds of dropout and other random layers. Under Keras 3 they are variables
+    and start every epoch at their first value plus the epoch, wherever the run was interrupted.
+    """
+
+    def __init__(self, directory: RunDirectory, model: Any) -> None:
+        super().__init__(str(directory.backup), delete_checkpoint=False)
+        self.directory = directory
+        self.seeds = [(v, v.numpy()) for v in model.variables if v.name == "seed_generator_state"]
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        if epoch != self.directory.n_epochs_done:
+            raise RunError(
+                f"{self.directory.backup} does not go on at epoch {self.directory.n_epochs_done}: "
+                "another Keras wrote it, or it is damaged. --overwrite starts anew"
+            )
+        for variable, (seed, counter) in self.seeds:
+            variable.assign([seed + epoch, counter])
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self.directory.snapshot(epoch + 1)
+
+
+class EpochScalars(tf.keras.callbacks.Callback):
+    """Writes each epoch's log for TensorBoard, under the tags of Keras's own callback.
+
+    That one keeps values in memory for minutes, and a resumed run adds to what is there: a kill
+    would leave gaps and epochs with two values. This one starts from the history's rows.
+    """
+
+    def __init__(self, log_dir: Path, history: list[dict[str, float]]) -> None:
+        super().__init__()
+        self.writers = {
+            part: tf.summary.create_file_writer(str(log_dir / part)) for part in ("train", "validation")
+        }
+        for row in history:
+            self.on_epoch_end(int(row["epoch"]), {k: v for k, v in row.items() if k != "epoch"})
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        for name, value in logs.items():
+            part = "validation" if name.startswith("val_") else "train"
+            with self.writers[part].as_default():
+                tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=epoch)
+        for writer in self.writers.values():
+            writer.flush()
+
+
+def load_model(path: Path | None, data: dict[str, Any], seed: int) -> Any:
+    """Returns the user's compiled model; without one, a small classifier for the data."""
+    tf.keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    if path is None:
+        return _classifier(data)
+    try:
+        model = tf.keras.models.load_model(path, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} is no Keras model that loads: {first_line(error)}") from error
+    if getattr(model, "optimizer", None) is None:
+        raise RunError(f"{path} is not compiled: call model.compile(...) before model.save(...)")
+    return model
+
+
+def _classifier(data: dict[str, Any]) -> Any:
+    labels = np.concatenate([data["y_train"], data["y_test"]])
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.size != len(labels):
+        raise RunError("The built-in network needs one integer label >= 0 per row in y_train, y_test")
+    x_train = data["x_train"]
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input(x_train.shape[1:]),
+            tf.keras.layers.Rescaling(1.0 / max(1.0, float(x_train.max()))),
+            tf.keras.layers.Flatten(),
+            tf.keras.layers.Dense(64, activation="relu"),
+            tf.keras.layers.Dense(int(labels.max()) + 1),
+        ]
+    )
+    model.compile(
+        tf.keras.optimizers.SGD(momentum=0.9),
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def train(
+    directory: RunDirectory,
+    identity: dict[str, Any],
+    data: dict[str, Any],
+    model: Any,
+    overwrite: bool = False,
+) -> None:
+    """Trains from wherever the directory has got to, and leaves a finished run in it.
+
+    Raises:
+        RunError: The model cannot train on the data, or the backup does not fit this Keras.
+    """
+    batch_size = identity["batch_size"]
+    decay = WarmupExponentialDecay(**identity["rule"])
+    # Shuffled once: an epoch's batches must not depend on how often the run was interrupted.
+    order = np.random.default_rng(identity["seed"]).permutation(len(data["x_train"]))
+    x_test, y_test = data["x_test"], data["y_test"]
+    try:
+        model.evaluate(x_test[:batch_size], y_test[:batch_size], batch_size=batch_size, verbose=0)
+        decay.set_model(model)
+        decay.on_train_begin()
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        raise RunError(f"The model cannot train on the data: {first_line(error)}") from error
+    directory.start(identity, overwrite)
+    # The first releases of Keras 3 restore neither an optimizer yet to be built nor the epoch.
+    if not getattr(model.optimizer, "built", True):
+        model.optimizer.build(model.trainable_variables)
+    model.fit(
+        data["x_train"][order],
+        data["y_train"][order],
+        batch_size=batch_size,
+        initial_epoch=directory.n_epochs_done,
+        epochs=decay.rule.n_epochs,
+        shuffle=False,
+        validation_data=(x_test, y_test),
+        verbose=1 if sys.stdout.isatty() else 2,
+        callbacks=[
+            decay,
+            tf.keras.callbacks.CSVLogger(str(directory.history), append=True),
+            EpochScalars(directory.tensorboard, directory.read_history()),
+            Snapshots(directory, model),
+        ],
+    )
+    directory.callback.write_text(json.dumps(tf.keras.utils.serialize_keras_object(decay), indent=2))
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    plot_learning_rate(decay, ax=figure.subplots())
+    figure.savefig(directory.picture, dpi=150)
+    directory.finish(model)
