@@ -94,9 +94,9 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         for _, optimizer in _optimizers(self.model):
             if callable(getattr(optimizer, "_learning_rate", optimizer.learning_rate)):
                 raise TypeError(
-                    f"WarmupExponentialDecay cannot set the learning rate of optimizer "
-                    f"`{optimizer.name}`: it was built with a schedule. Build it with a number, or "
-                    f"use WarmupExponentialSchedule in the optimizer instead of this callback."
+                    "WarmupExponentialDecay cannot set the learning rate of the optimizer "
+                    f"{type(optimizer).__name__}: it was built with a schedule. Build it with a number, "
+                    "or with WarmupExponentialSchedule and leave this callback out."
                 )
             if tf.as_dtype(optimizer.learning_rate.dtype) == tf.float16:
                 self._check_float16()
@@ -148,8 +148,7 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
             if held != trained and not self._warned:
                 self._warned = True
                 warnings.warn(
-                    f"Something else changed the learning rate of optimizer `{optimizer.name}` from "
-                    f"{trained} to {float(held)} during epoch index {epoch}. "
-                    "WarmupExponentialDecay overwrites it at the start of the next epoch.",
+                    f"Something else changed `{name}` from {trained} to {float(held)} during epoch "
+                    f"index {epoch}. WarmupExponentialDecay overwrites it when the next epoch begins.",
                     stacklevel=2,
                 )

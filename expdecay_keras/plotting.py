@@ -41,19 +41,22 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
         rates = rule.learning_rate(epochs, dtype="float64").numpy()
         label = f"{rule.base_lr:g} to {rule.target_lr:g} in {rule.n_epochs} epochs"
         (line,) = ax.plot(epochs, rates, marker=".", label=label)
-        for epoch in (rule.n_warmup_epochs, rule.n_epochs - 1):
+        falling = -1 if rule.decay_rate < 0 else 1
+        for epoch, side, align in ((rule.n_warmup_epochs, -falling, "left"), (-1, falling, "right")):
             ax.annotate(
                 f"{rates[epoch]:g}",
-                (epoch, rates[epoch]),
+                (epochs[epoch], rates[epoch]),
                 textcoords="offset points",
-                xytext=(0, 6),
-                ha="center",
+                xytext=(0, 8 * side),
+                ha=align,
+                va="bottom" if side > 0 else "top",
                 color=line.get_color(),
             )
         if rule.n_warmup_epochs:
             ax.axvspan(0, rule.n_warmup_epochs, color=line.get_color(), alpha=0.1, label="warm-up")
     ax.set_yscale("log")
     ax.margins(y=0.15)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("epoch")
     ax.set_ylabel("learning rate")
     ax.legend()
