@@ -56,7 +56,7 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
             ax.axvspan(0, rule.n_warmup_epochs, color=line.get_color(), alpha=0.1, label="warm-up")
     ax.set_yscale("log")
     ax.margins(y=0.15)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("epoch")
     ax.set_ylabel("learning rate")
     ax.legend()

@@ -351,7 +351,9 @@ def test_a_copy_leaves_the_model_behind(duplicate, model, fit):
     copied = duplicate(decay)
     assert decay.model is model and copied.model is None
     assert copied.get_config() == decay.get_config()
-    assert fit(build_model(), [copied], epochs=6)["learning_rate"] == float32_rates(copied.rule, range(6))
+    assert fit(build_model(), [copied], epochs=6)["learning_rate"] == float32_rates(
+        copied.rule, range(6)
+    )
 
 
 def test_a_new_process_goes_on_to_the_bit(data, tmp_path, fit):
@@ -360,7 +362,10 @@ def test_a_new_process_goes_on_to_the_bit(data, tmp_path, fit):
     unbroken = build_model(tf.keras.optimizers.SGD(momentum=0.9))
     history = fit(unbroken, [WarmupExponentialDecay(**arguments)], epochs=7, batch_size=4)
 
-    stopped, decay = build_model(tf.keras.optimizers.SGD(momentum=0.9)), WarmupExponentialDecay(**arguments)
+    stopped, decay = (
+        build_model(tf.keras.optimizers.SGD(momentum=0.9)),
+        WarmupExponentialDecay(**arguments),
+    )
     with pytest.warns(UserWarning, match="stops before"):
         fit(stopped, [decay], epochs=4, batch_size=4)
     stopped.save(tmp_path / "model.keras")

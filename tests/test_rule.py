@@ -84,9 +84,10 @@ def test_target_is_reached_in_the_last_epoch_and_held():
 
 
 def test_before_epoch_0_the_rate_is_that_of_epoch_0():
-    assert DecayRule(0.1, 0.01, 5, 2, 0.05).learning_rate([-1, -0.5, 0]).numpy().tolist() == [
-        np.float32(0.05)
-    ] * 3
+    assert (
+        DecayRule(0.1, 0.01, 5, 2, 0.05).learning_rate([-1, -0.5, 0]).numpy().tolist()
+        == [np.float32(0.05)] * 3
+    )
 
 
 def test_growth_and_constant():

@@ -1,0 +1,340 @@
+import contextlib
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from expdecay_keras import DecayRule
+from expdecay_keras.cli import main
+from expdecay_keras.run import RunDirectory
+
+RULE = {"base_lr": 0.1, "target_lr": 1e-4, "n_epochs": 8, "n_warmup_epochs": 2}
+OPTIONS = ["--target-lr", "1e-4", "--n-epochs", "8"]
+
+
+def command(run_dir, *options):
+    return [sys.executable, "-m", "expdecay_keras", "train", "--run-dir", str(run_dir), *options]
+
+
+def train(run_dir, *options):
+    return subprocess.run(command(run_dir, *options), capture_output=True, text=True)
+
+
+def interrupt(run_dir, *options, after, signum):
+    """Starts a run, sends it a signal some seconds after its first epoch began, waits for its end."""
+    process = subprocess.Popen(
+        command(run_dir, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("Epoch"):
+            break
+    time.sleep(after)
+    process.send_signal(signum)
+    _, stderr = process.communicate()
+    return process.returncode, stderr
+
+
+def history(run_dir):
+    with (run_dir / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run_dir):
+    return tf.keras.models.load_model(run_dir / "model.keras").get_weights()
+
+
+def scalars(run_dir, part, tag):
+    events = EventAccumulator(str(run_dir / "tensorboard" / part), size_guidance={"tensors": 0}).Reload()
+    values = [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
+    return values
+
+
+def assert_same_run(run_dir, other):
+    assert (run_dir / "history.csv").read_bytes() == (other / "history.csv").read_bytes()
+    for weight, expected in zip(weights(run_dir), weights(other)):
+        np.testing.assert_array_equal(weight, expected)
+    for part, tag in [("train", "epoch_learning_rate"), ("validation", "epoch_loss")]:
+        assert scalars(run_dir, part, tag) == scalars(other, part, tag)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("unbroken") / "run"
+    done = train(run_dir, *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    return run_dir, done.stdout
+
+
+def test_results(unbroken):
+    run_dir, output = unbroken
+    rates = [float(row["learning_rate"]) for row in history(run_dir)]
+    assert rates == DecayRule(**RULE).learning_rate(range(8)).numpy().tolist()
+    assert [int(row["epoch"]) for row in history(run_dir)] == list(range(8))
+    assert float(history(run_dir)[-1]["val_accuracy"]) > 0.85
+    assert scalars(run_dir, "train", "epoch_learning_rate") == list(enumerate(rates))
+    validation = [(int(row["epoch"]), np.float32(row["val_accuracy"])) for row in history(run_dir)]
+    assert scalars(run_dir, "validation", "epoch_accuracy") == validation
+    assert (run_dir / "learning_rate.png").read_bytes().startswith(b"\x89PNG")
+    callback = tf.keras.utils.deserialize_keras_object(
+        json.loads((run_dir / "callback.json").read_text())
+    )
+    assert callback.get_config() == {**RULE, "warmup_start_lr": None, "verbose": 0}
+    assert sorted(path.name for path in run_dir.iterdir()) == [
+        "callback.json",
+        "history.csv",
+        "learning_rate.png",
+        "model.keras",
+        "run.json",
+        "tensorboard",
+    ]
+    assert "learning_rate: 0.1000" in output  # Keras's own line of an epoch
+    for row in history(run_dir):
+        assert f"{float(row['learning_rate']):13.6g}  {float(row['loss']):13.6g}" in output
+    for name in ("history.csv", "learning_rate.png", "tensorboard", "model.keras", "callback.json"):
+        assert f"\n{run_dir / name}\n" in output
+
+
+def test_finished_run_is_not_trained_again(unbroken, capsys):
+    run_dir, output = unbroken
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
+    assert main(["train", "--run-dir", str(run_dir), *OPTIONS]) == 0
+    shown = capsys.readouterr().out
+    assert "finished. --overwrite trains it anew" in shown
+    assert shown[shown.index("\nepoch") :] == output[output.index("\nepoch") :]
+    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "option, value, differing",
+    [
+        ("--base-lr", "0.2", "rule"),
+        ("--seed", "1", "seed"),
+        ("--batch-size", "16", "batch_size"),
+        ("--data", "data.npz", "data"),
+    ],
+)
+def test_another_run_is_refused(option, value, differing, unbroken, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, y = np.zeros((4, 3)), np.arange(4)
+    np.savez("data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    before = history(unbroken[0])
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--run-dir", str(unbroken[0]), *OPTIONS, option, value])
+    assert stopped.value.code == 2
+    assert f"holds another run (different: {differing})" in capsys.readouterr().err
+    assert history(unbroken[0]) == before
+
+
+def test_killed_at_several_moments(unbroken, tmp_path):
+    moments = random.Random(0)
+    for _ in range(3):
+        interrupt(tmp_path, *OPTIONS, after=moments.uniform(0, 0.8), signum=signal.SIGKILL)
+    done = train(tmp_path, *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path, unbroken[0])
+
+
+@pytest.mark.parametrize(
+    "signum, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+def test_interrupted(signum, status, unbroken, tmp_path):
+    returned, stderr = interrupt(tmp_path, *OPTIONS, after=0.1, signum=signum)
+    assert returned == status
+    assert "of 8 epochs are done. The same command goes on from there." in stderr
+    assert "Traceback" not in stderr
+    done = train(tmp_path, *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path, unbroken[0])
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it, nothing cleans up after it."""
+
+
+def killed_at(function, call, afterwards):
+    """The function, but the run dies in the given call, before or after doing the work."""
+    calls = []
+
+    def dying(*args, **options):
+        calls.append(args)
+        if len(calls) == call and not afterwards:
+            raise Killed
+        result = function(*args, **options)
+        if len(calls) == call:
+            raise Killed
+        return result
+
+    return dying
+
+
+@pytest.mark.parametrize("name", ["copytree", "copy", "rename", "rmtree"])
+def test_killed_while_a_snapshot_is_written(name, unbroken, tmp_path, monkeypatch):
+    """The run dies right before and right after each step of keeping a snapshot."""
+    module = os if name == "rename" else shutil
+    arguments = ["train", "--run-dir", str(tmp_path), *OPTIONS]
+    for call, afterwards in [(5, False), (6, True)]:
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            patch.setattr(module, name, killed_at(getattr(module, name), call, afterwards))
+            main(arguments)
+    assert main(arguments) == 0
+    assert_same_run(tmp_path, unbroken[0])
+
+
+def test_overwrite_starts_anew_and_leaves_other_files(unbroken, tmp_path):
+    assert main(["train", "--run-dir", str(tmp_path), "--n-epochs", "4"]) == 0
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["train", "--run-dir", str(tmp_path), "--overwrite", *OPTIONS]) == 0
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert_same_run(tmp_path, unbroken[0])
+
+
+def test_compare_constant(unbroken, tmp_path, capsys):
+    options = ["--n-epochs", "4", "--compare-constant", "--run-dir", str(tmp_path)]
+    assert main(["train", *options]) == 0
+    rates = [float(row["learning_rate"]) for row in history(tmp_path / "constant")]
+    assert rates == [float(np.float32(0.1))] * 4
+    # The same network, seed and batches: warm-up and the first real epoch are the same.
+    assert history(tmp_path / "constant")[:3] == history(tmp_path)[:3]
+    accuracies = [float(history(path)[-1]["val_accuracy"]) for path in (tmp_path, tmp_path / "constant")]
+    expected = "val_accuracy of the last epoch: {:.4f} by the rule, {:.4f} at constant".format(
+        *accuracies
+    )
+    assert expected in capsys.readouterr().out
+
+
+# Models and data of the user's
+
+
+@pytest.fixture
+def data_file(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (40, 6, 6), dtype=np.uint8)
+    path = tmp_path / "data.npz"
+    np.savez(path, x_train=x[:32], y_train=x[:32, 0, 0] // 86, x_test=x[32:], y_test=x[32:, 0, 0] // 86)
+    return path
+
+
+def save_model(path, optimizer="sgd", units=3, n_columns=6):
+    tf.keras.utils.set_random_seed(0)
+    layers = tf.keras.layers
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((6, n_columns)),
+            layers.Flatten(),
+            layers.Rescaling(1 / 255),
+            layers.Dropout(0.5),
+            layers.Dense(units),
+        ]
+    )
+    if optimizer is not None:
+        model.compile(optimizer, tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.save(path)
+    return path
+
+
+def test_built_in_network_on_a_users_data(data_file, tmp_path):
+    run_dir = tmp_path / "run"
+    assert main(["train", "--data", str(data_file), "--run-dir", str(run_dir), "--n-epochs", "4"]) == 0
+    model = tf.keras.models.load_model(run_dir / "model.keras")
+    assert model.input_shape == (None, 6, 6) and model.output_shape == (None, 3)
+
+
+@pytest.mark.skipif(
+    hasattr(tf.keras.backend, "experimental"), reason="Keras 2 keeps dropout's random state out of reach"
+)
+def test_a_users_model_with_dropout_goes_on_to_the_bit(data_file, tmp_path, monkeypatch):
+    model = save_model(tmp_path / "model.keras", tf.keras.optimizers.Adam())
+    arguments = [
+        "train",
+        "--model",
+        str(model),
+        "--data",
+        str(data_file),
+        "--n-epochs",
+        "6",
+        "--run-dir",
+    ]
+    assert main([*arguments, str(tmp_path / "unbroken")]) == 0
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunDirectory, "snapshot", killed_at(RunDirectory.snapshot, 4, afterwards=True))
+        main([*arguments, str(tmp_path / "broken")])
+    assert main([*arguments, str(tmp_path / "broken")]) == 0
+    assert_same_run(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def refused(capsys, *options):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *map(str, options)])
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    message = captured.err.splitlines()[-1]
+    assert message.startswith("expdecay-keras train: error: ")
+    assert "Traceback" not in captured.err
+    return message
+
+
+def test_bad_models_are_refused_and_nothing_is_lost(data_file, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    options = ["--data", data_file, "--run-dir", run_dir, "--n-epochs", 4]
+    (tmp_path / "garbage.keras").write_bytes(b"PK no zip")
+    schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    models = {
+        "is no Keras model that loads": tmp_path / "garbage.keras",
+        "is not compiled": save_model(tmp_path / "uncompiled.keras", optimizer=None),
+        "cannot train on the data": save_model(tmp_path / "narrow.keras", n_columns=5),
+        "it was built with a schedule": save_model(
+            tmp_path / "schedule.keras", tf.keras.optimizers.SGD(schedule)
+        ),
+    }
+    for message, model in models.items():
+        assert message in refused(capsys, "--model", model, *options)
+        assert not run_dir.exists()
+
+    assert main(["train", *map(str, options)]) == 0
+    before = history(run_dir), weights(run_dir)
+    for message, model in models.items():
+        assert message in refused(capsys, "--model", model, *options, "--overwrite")
+    assert history(run_dir) == before[0]
+    for weight, expected in zip(weights(run_dir), before[1]):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def test_unsafe_model_is_refused(data_file, tmp_path, capsys):
+    model = tf.keras.Sequential([tf.keras.Input((6, 6)), tf.keras.layers.Lambda(lambda x: x)])
+    model.compile("sgd", "mse")
+    model.save(tmp_path / "lambda.keras")
+    options = ["--model", tmp_path / "lambda.keras", "--data", data_file, "--run-dir", tmp_path / "run"]
+    assert "is no Keras model that loads" in refused(capsys, *options)
+
+
+def test_labels_the_built_in_network_cannot_learn(tmp_path, capsys):
+    x = np.zeros((4, 3))
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=x[:, 0], x_test=x, y_test=x[:, 0])
+    message = refused(capsys, "--data", tmp_path / "data.npz", "--run-dir", tmp_path / "run")
+    assert "one integer label >= 0 per row" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_backup_that_another_keras_wrote_is_refused(tmp_path, capsys, monkeypatch):
+    options = ["--run-dir", tmp_path, "--n-epochs", "4"]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunDirectory, "snapshot", killed_at(RunDirectory.snapshot, 1, afterwards=True))
+        main(["train", *map(str, options)])
+    os.rename(tmp_path / "snapshot-1", tmp_path / "snapshot-3")
+    if (
+        tf.keras.Model.__module__.startswith("keras.src.models")
+        and not (tmp_path / "snapshot-3" / "backup" / "training_metadata.json").exists()
+    ):
+        pytest.skip("this Keras's backup does not know its epoch")
+    assert "does not go on at epoch 3" in refused(capsys, *options)
