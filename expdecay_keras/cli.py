@@ -68,13 +68,17 @@ def _file(text: str) -> Path:
 
 def _train(args: argparse.Namespace) -> int:
     try:
-        rule = DecayRule(
-            args.base_lr, args.target_lr, args.n_epochs, args.n_warmup_epochs, args.warmup_start_lr
-        )
+        rules = [
+            DecayRule(
+                args.base_lr, args.target_lr, args.n_epochs, args.n_warmup_epochs, args.warmup_start_lr
+            )
+        ]
         check_count("batch_size", args.batch_size, 1)
         check_count("seed", args.seed, 0, 2**32 - 1)
     except ValueError as error:
         args.parser.error(str(error))
+    if args.compare_constant:
+        rules.append(DecayRule(args.base_lr, args.base_lr, args.n_epochs, args.n_warmup_epochs))
     if args.model and args.model.suffix != ".keras":
         args.parser.error(f"argument --model: not a .keras file: {args.model}")
     needed = ["matplotlib", "tensorboard"] + ["sklearn"] * (args.data is None)
@@ -82,52 +86,59 @@ def _train(args: argparse.Namespace) -> int:
     if missing:
         args.parser.error(f"{', '.join(missing)} missing: pip install 'expdecay-keras[demo]'")
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    signal.signal(signal.SIGTERM, _interrupt)
-    from expdecay_keras.run import RunDirectory, RunError, digest, load_data
+    from expdecay_keras.run import RunDirectory, RunError
 
-    directory = RunDirectory(args.run_dir)
-    identity = {
-        "rule": dataclasses.asdict(rule),
+    directories = [
+        RunDirectory(path) for path in (args.run_dir, args.run_dir / "constant")[: len(rules)]
+    ]
+    signals: list[int] = []
+
+    def interrupt(signum: int, frame: Any) -> NoReturn:
+        signals.append(signum)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        _run(args, rules, directories)
+    except BaseException as error:
+        if signals:  # whatever TensorFlow may have turned the KeyboardInterrupt into
+            how = "The same command without --overwrite" if args.overwrite else "The same command"
+            done = " and ".join(
+                f"{directory.n_epochs_done} of {args.n_epochs}" for directory in directories
+            )
+            print(f"\nInterrupted: {done} epochs are done. {how} goes on from there.", file=sys.stderr)
+            return 128 + signals[0]
+        if isinstance(error, (RunError, OSError)):
+            args.parser.error(str(error))
+        raise
+    _print_summary(directories)
+    return 0
+
+
+def _run(args: argparse.Namespace, rules: list[DecayRule], directories: Sequence[Any]) -> None:
+    """Trains by each rule in its directory, unless that holds the finished run."""
+    from expdecay_keras.run import digest, load_data
+
+    data = load_data(args.data)
+    common = {
         "model": digest(args.model),
         "data": digest(args.data),
         "batch_size": args.batch_size,
         "seed": args.seed,
     }
-    runs = [(directory, identity)]
-    if args.compare_constant:
-        constant = DecayRule(args.base_lr, args.base_lr, args.n_epochs, args.n_warmup_epochs)
-        runs.append(
-            (
-                RunDirectory(args.run_dir / "constant"),
-                {**identity, "rule": dataclasses.asdict(constant)},
-            )
-        )
-    try:
-        data = load_data(args.data)
-        for directory, identity in runs:
-            directory.check(identity, args.overwrite)
-        for directory, identity in runs:
-            if directory.finished and not args.overwrite:
-                print(f"{directory.path} holds this run, finished. --overwrite trains it anew.")
-            else:
-                from expdecay_keras.training import load_model, train
+    identities = [{"rule": dataclasses.asdict(rule), **common} for rule in rules]
+    for directory, identity in zip(directories, identities):
+        directory.check(identity, args.overwrite)
+    for directory, identity in zip(directories, identities):
+        if directory.finished and not args.overwrite:
+            print(f"{directory.path} holds this run, finished. --overwrite trains it anew.")
+        else:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            from expdecay_keras.training import load_model, train
 
-                model = load_model(args.model, data, args.seed)
-                train(directory, identity, data, model, args.overwrite)
-        _print_summary([directory for directory, _ in runs])
-    except (RunError, OSError) as error:
-        args.parser.error(str(error))
-    except KeyboardInterrupt as interrupt:
-        how = "The same command without --overwrite" if args.overwrite else "The same command"
-        done = f"{directory.n_epochs_done} of {args.n_epochs} epochs are done"
-        print(f"\nInterrupted: {done}. {how} goes on from there.", file=sys.stderr)
-        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
-    return 0
-
-
-def _interrupt(signum: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt(signum)
+            model = load_model(args.model, data, args.seed)
+            train(directory, identity, data, model, args.overwrite)
 
 
 def _print_summary(directories: Sequence[Any]) -> None:

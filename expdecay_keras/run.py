@@ -38,7 +38,7 @@ def load_data(path: Path | None) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as file:
             data = {name: file[name] for name in ARRAYS}
     except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path} is no .npz file of {', '.join(ARRAYS)}: {first_line(error)}") from error
+        raise RunError(f"{path} is no .npz file of {', '.join(ARRAYS)}: {one_line(error)}") from error
     for name, array in data.items():
         if array.dtype.kind not in "biuf" or array.ndim == 0 or len(array) == 0:
             raise RunError(f"{path}: {name} must be a non-empty array of numbers")
@@ -54,8 +54,12 @@ def digest(path: Path | None) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
 
 
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def one_line(error: BaseException) -> str:
+    """Returns what an error says as one line of at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "[[" not in line]
+    if lines[:1] == ["Graph execution error:"]:  # a stack of operations stands before the reason
+        lines = lines[-1:]
+    return (" ".join(lines) or type(error).__name__)[:300]
 
 
 class RunDirectory:
@@ -152,7 +156,9 @@ class RunDirectory:
 
     @property
     def n_epochs_done(self) -> int:
-        """The number of epochs a run goes on after."""
+        """The number of epochs a run has behind it when it goes on."""
+        if self.finished:
+            return len(self.read_history())
         snapshots = self._snapshots()
         return int(snapshots[-1].name.split("-")[1]) if snapshots else 0
 

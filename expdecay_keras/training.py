@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from expdecay_keras.callbacks import WarmupExponentialDecay
 from expdecay_keras.plotting import plot_learning_rate
-from expdecay_keras.run import RunDirectory, RunError, first_line
+from expdecay_keras.run import RunDirectory, RunError, one_line
 
 
 class Snapshots(tf.keras.callbacks.BackupAndRestore):
@@ -77,7 +77,7 @@ def load_model(path: Path | None, data: dict[str, Any], seed: int) -> Any:
     try:
         model = tf.keras.models.load_model(path, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path} is no Keras model that loads: {first_line(error)}") from error
+        raise RunError(f"{path} is no Keras model that loads: {one_line(error)}") from error
     if getattr(model, "optimizer", None) is None:
         raise RunError(f"{path} is not compiled: call model.compile(...) before model.save(...)")
     return model
@@ -127,7 +127,7 @@ def train(
         decay.set_model(model)
         decay.on_train_begin()
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-        raise RunError(f"The model cannot train on the data: {first_line(error)}") from error
+        raise RunError(f"The model cannot train on the data: {one_line(error)}") from error
     directory.start(identity, overwrite)
     # The first releases of Keras 3 restore neither an optimizer yet to be built nor the epoch.
     if not getattr(model.optimizer, "built", True):

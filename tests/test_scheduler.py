@@ -14,7 +14,7 @@ def test_seed_table_in_learning_rate_scheduler(seed_row, seed_rates, model, fit)
     callback = tf.keras.callbacks.LearningRateScheduler(make_lr_scheduler(*seed_row))
     history = fit(model, [callback], epochs=5)
     rates = history.get("learning_rate", history.get("lr"))  # Keras 2 logs `lr`
-    assert np.round(rates, 6).tolist() == seed_rates
+    assert [round(float(rate), 6) for rate in rates] == seed_rates
 
 
 @pytest.mark.parametrize("lr", [0.5, np.float32(0.5), np.array(0.5)], ids=["float", "numpy", "0d"])
