@@ -18,14 +18,17 @@ if not (
     _program in ("expdecay-keras", "expdecay-keras.exe")
     or (_program == "-m" and ("-m", __name__) in zip(_options, _options[1:]))
 ):
-    from expdecay_keras.callbacks import WarmupExponentialDecay
+    from expdecay_keras.callbacks import LearningRateLogger, WarmupExponentialDecay
     from expdecay_keras.plotting import plot_learning_rate
     from expdecay_keras.rule import DecayRule
+    from expdecay_keras.schedule import WarmupExponentialSchedule
     from expdecay_keras.scheduler import make_lr_scheduler
 
 __all__ = [
     "DecayRule",
+    "LearningRateLogger",
     "WarmupExponentialDecay",
+    "WarmupExponentialSchedule",
     "make_lr_scheduler",
     "plot_learning_rate",
 ]

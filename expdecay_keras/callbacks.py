@@ -1,4 +1,4 @@
-"""The rule as a Keras callback."""
+"""The rule as a Keras callback, and a logger of any optimizer's learning rate."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def _optimizers(model: Any) -> list[tuple[str, Any]]:
     if hasattr(optimizer, "optimizers"):  # MultiOptimizer
         return [(f"learning_rate_{inner.name}", inner) for inner in optimizer.optimizers]
     return [("learning_rate", optimizer)]
+
+
+def _learning_rate(optimizer: Any) -> Any:
+    """Returns the rate of the optimizer's next step, a NumPy scalar of its own dtype."""
+    rate = optimizer.learning_rate
+    if hasattr(optimizer, "_current_learning_rate") or callable(rate):
+        # Keras 2 with a schedule: a variable as the last step left it, or the schedule itself.
+        rate = getattr(optimizer, "_learning_rate", rate)(optimizer.iterations)
+    return tf.convert_to_tensor(rate).numpy()
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
@@ -141,7 +150,7 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         for name, optimizer in _optimizers(self.model):
-            held = optimizer.learning_rate.numpy()
+            held = _learning_rate(optimizer)
             trained = float(held.dtype.type(self._rate(epoch)))
             if logs is not None:
                 logs[name] = trained
@@ -152,3 +161,47 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
                     f"index {epoch}. WarmupExponentialDecay overwrites it when the next epoch begins.",
                     stacklevel=2,
                 )
+
+
+@tf.keras.utils.register_keras_serializable(package="expdecay_keras")
+class LearningRateLogger(tf.keras.callbacks.Callback):
+    """Logs the learning rate of any optimizer, with any schedule, as `learning_rate`.
+
+    The log holds the rate as it was when the epoch began, as a float: at its end a schedule is already
+    at the next epoch's. With a `MultiOptimizer` every optimizer's rate is logged, as
+    `learning_rate_<name>`. Put it after callbacks that set the rate and before `CSVLogger`.
+
+    Example:
+
+    >>> schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5, staircase=True)
+    >>> model = tf.keras.Sequential([tf.keras.Input((1,)), tf.keras.layers.Dense(1)])
+    >>> model.compile(tf.keras.optimizers.SGD(schedule), "mse")
+    >>> x = y = tf.zeros((4, 1))
+    >>> history = model.fit(x, y, epochs=3, callbacks=[LearningRateLogger()], verbose=0)
+    >>> history.history["learning_rate"]
+    [0.5, 0.25, 0.125]
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rates: dict[str, float] = {}
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, none."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> LearningRateLogger:
+        """Returns the callback that `get_config` described."""
+        return cls(**config)
+
+    def __reduce__(self) -> Any:
+        return type(self).from_config, (self.get_config(),)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        optimizers = _optimizers(self.model)
+        self._rates = {name: float(_learning_rate(optimizer)) for name, optimizer in optimizers}
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if logs is not None:
+            logs.update(self._rates)

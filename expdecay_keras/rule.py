@@ -43,6 +43,14 @@ def check_count(name: str, value: Any, minimum: int, maximum: int = 2**53) -> in
     return int(value)
 
 
+def as_float64(value: Any) -> Any:
+    """Returns numbers, an array or a tensor as a float64 tensor."""
+    import tensorflow as tf  # here, so that numbers are validated without its seconds of start-up
+
+    # A Python float must not pass through float32, as tf.cast would have it.
+    return tf.cast(value, tf.float64) if hasattr(value, "dtype") else tf.constant(value, tf.float64)
+
+
 @dataclasses.dataclass(frozen=True)
 class DecayRule:
     """Holds the learning rate through warm-up, then lets it fall exponentially to its target.
@@ -146,10 +154,9 @@ class DecayRule:
         >>> rule.learning_rate([0, 0.5, 4, 1000], dtype="float64").numpy().round(6).tolist()
         [0.1, 0.031623, 1e-05, 1e-05]
         """
-        import tensorflow as tf  # here, so that numbers are validated without its seconds of start-up
+        import tensorflow as tf
 
-        # A Python float must not pass through float32, as tf.cast would have it.
-        epoch = tf.cast(epoch, tf.float64) if hasattr(epoch, "dtype") else tf.constant(epoch, tf.float64)
+        epoch = as_float64(epoch)
         n_decay_epochs = float(self.n_epochs - (self.n_warmup_epochs + 1))
         decayed = tf.clip_by_value(epoch - self.n_warmup_epochs, 0.0, n_decay_epochs)
         # Each half of the curve starts from its own end: both ends are exact, the error is halved.

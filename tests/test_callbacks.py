@@ -205,7 +205,7 @@ def test_several_optimizers(data):
     model = tf.keras.Sequential([tf.keras.Input((3,)), *layers])
     optimizers = tf.keras.optimizers
     by_layer = optimizers.OptimizerMap(
-        optimizers.SGD(name="slow"), {"a/.*": optimizers.Adam(name="quick")}
+        optimizers.SGD(name="slow"), {".*a/.*": optimizers.Adam(name="quick")}
     )
     model.compile(optimizers.MultiOptimizer(by_layer), "mse")
     decay = WarmupExponentialDecay(0.1, 0.001, 3)
