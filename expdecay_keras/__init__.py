@@ -5,6 +5,7 @@ the number of warm-up epochs. `DecayRule` is the equation; everything else asks 
 """
 
 import os.path
+import re
 import sys
 
 __version__ = "0.1.0"
@@ -13,10 +14,10 @@ __version__ = "0.1.0"
 # command line, which has to answer --help without TensorFlow's seconds of start-up, imports what it
 # needs when it needs it.
 _program = os.path.basename(sys.argv[0]) if sys.argv else ""
-_options = getattr(sys, "orig_argv", [])
+_python = " ".join(getattr(sys, "orig_argv", []))
 if not (
     _program in ("expdecay-keras", "expdecay-keras.exe")
-    or (_program == "-m" and ("-m", __name__) in zip(_options, _options[1:]))
+    or (_program == "-m" and re.search(rf" -\w*m ?{__name__}( |$)", _python))
 ):
     from expdecay_keras.callbacks import LearningRateLogger, WarmupExponentialDecay
     from expdecay_keras.plotting import plot_learning_rate

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from expdecay_keras.rule import DecayRule
+from expdecay_keras.rule import DecayRule, check_count
 
 
 def _optimizers(model: Any) -> list[tuple[str, Any]]:
     """Returns the model's optimizers, each with the name its rate is logged under."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # LossScaleOptimizer
     if hasattr(optimizer, "optimizers"):  # MultiOptimizer
+        if not model.optimizer.built:  # it may learn only now which optimizers it has
+            with model.distribute_strategy.scope():
+                model.optimizer.build(model.trainable_variables)
         return [(f"learning_rate_{inner.name}", inner) for inner in optimizer.optimizers]
     return [("learning_rate", optimizer)]
 
@@ -77,11 +80,10 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         verbose: int = 0,
     ) -> None:
         rule = DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr)
-        if verbose not in (0, 1):
-            raise ValueError(f"Argument `verbose` must be 0 or 1. Received: verbose={verbose!r}")
+        verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0, 1)
         super().__init__()
         self.rule = rule
-        self.verbose = int(verbose)
+        self.verbose = verbose
         self._rates: dict[int, float] = {}
         self._warned = False
 
@@ -104,8 +106,8 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
             if callable(getattr(optimizer, "_learning_rate", optimizer.learning_rate)):
                 raise TypeError(
                     "WarmupExponentialDecay cannot set the learning rate of the optimizer "
-                    f"{type(optimizer).__name__}: it was built with a schedule. Build it with a number, "
-                    "or with WarmupExponentialSchedule and leave this callback out."
+                    f"{type(optimizer).__name__}: it was built with a schedule or a function. Build it "
+                    "with a number, or with WarmupExponentialSchedule and leave this callback out."
                 )
             if tf.as_dtype(optimizer.learning_rate.dtype) == tf.float16:
                 self._check_float16()
@@ -135,6 +137,7 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
 
     def _rate(self, epoch: int) -> float:
         """Returns the rate of an epoch in float64, evaluating the rule a thousand epochs at a time."""
+        epoch = int(epoch)
         if epoch not in self._rates:
             epochs = range(epoch, epoch + 1000)
             rates = self.rule.learning_rate(epochs, dtype=tf.float64).numpy().tolist()

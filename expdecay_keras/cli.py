@@ -22,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 0 done, 2 refused, 130 interrupted."""
+    """Runs a command and returns its exit status: 0 done, 2 refused, 130 or 143 interrupted."""
     parser = _Parser(prog="expdecay-keras", description=__doc__, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -86,11 +86,6 @@ def _train(args: argparse.Namespace) -> int:
     if missing:
         args.parser.error(f"{', '.join(missing)} missing: pip install 'expdecay-keras[demo]'")
 
-    from expdecay_keras.run import RunDirectory, RunError
-
-    directories = [
-        RunDirectory(path) for path in (args.run_dir, args.run_dir / "constant")[: len(rules)]
-    ]
     signals: list[int] = []
 
     def interrupt(signum: int, frame: Any) -> NoReturn:
@@ -99,26 +94,38 @@ def _train(args: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
+    directories: list[Any] = []
     try:
-        _run(args, rules, directories)
+        _run(args, rules, directories, signals)
+        _print_summary(directories)
     except BaseException as error:
         if signals:  # whatever TensorFlow may have turned the KeyboardInterrupt into
-            how = "The same command without --overwrite" if args.overwrite else "The same command"
-            done = " and ".join(
-                f"{directory.n_epochs_done} of {args.n_epochs}" for directory in directories
-            )
-            print(f"\nInterrupted: {done} epochs are done. {how} goes on from there.", file=sys.stderr)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            print(f"\nInterrupted{_progress(args, directories)}", file=sys.stderr)
             return 128 + signals[0]
+        from expdecay_keras.run import RunError
+
         if isinstance(error, (RunError, OSError)):
             args.parser.error(str(error))
         raise
-    _print_summary(directories)
     return 0
 
 
-def _run(args: argparse.Namespace, rules: list[DecayRule], directories: Sequence[Any]) -> None:
-    """Trains by each rule in its directory, unless that holds the finished run."""
-    from expdecay_keras.run import digest, load_data
+def _progress(args: argparse.Namespace, directories: Sequence[Any]) -> str:
+    """Says how an interrupted run can go on."""
+    if not any(directory.started for directory in directories):
+        return " before training began."
+    done = " and ".join(f"{directory.n_epochs_done} of {args.n_epochs}" for directory in directories)
+    how = "The same command without --overwrite" if args.overwrite else "The same command"
+    return f": {done} epochs are done. {how} goes on from there."
+
+
+def _run(
+    args: argparse.Namespace, rules: list[DecayRule], directories: list[Any], signals: list[int]
+) -> None:
+    """Trains by each rule in a directory of its own, unless that holds the finished run."""
+    from expdecay_keras.run import RunDirectory, digest, load_data
 
     data = load_data(args.data)
     common = {
@@ -128,17 +135,20 @@ def _run(args: argparse.Namespace, rules: list[DecayRule], directories: Sequence
         "seed": args.seed,
     }
     identities = [{"rule": dataclasses.asdict(rule), **common} for rule in rules]
+    paths = [args.run_dir, args.run_dir / "constant"]
+    directories += [RunDirectory(path) for path in paths[: len(rules)]]
     for directory, identity in zip(directories, identities):
         directory.check(identity, args.overwrite)
     for directory, identity in zip(directories, identities):
         if directory.finished and not args.overwrite:
+            directory.tidy()
             print(f"{directory.path} holds this run, finished. --overwrite trains it anew.")
         else:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
             from expdecay_keras.training import load_model, train
 
             model = load_model(args.model, data, args.seed)
-            train(directory, identity, data, model, args.overwrite)
+            train(directory, identity, data, model, args.overwrite, signals)
 
 
 def _print_summary(directories: Sequence[Any]) -> None:

@@ -107,7 +107,7 @@ class DecayRule:
     def __post_init__(self) -> None:
         base_lr = check_rate("base_lr", self.base_lr)
         target_lr = check_rate("target_lr", self.target_lr)
-        n_warmup_epochs = check_count("n_warmup_epochs", self.n_warmup_epochs, 0)
+        n_warmup_epochs = check_count("n_warmup_epochs", self.n_warmup_epochs, 0, 2**53 - 2)
         n_epochs = check_count("n_epochs", self.n_epochs, n_warmup_epochs + 2)
         warmup_start_lr = self.warmup_start_lr
         if warmup_start_lr is not None:
@@ -148,6 +148,9 @@ class DecayRule:
         Returns:
             A tensor of the shape of `epoch`.
 
+        Raises:
+            TypeError: `dtype` is not floating.
+
         Example:
 
         >>> rule = DecayRule(base_lr=1e-1, target_lr=1e-5, n_epochs=5)
@@ -156,6 +159,9 @@ class DecayRule:
         """
         import tensorflow as tf
 
+        dtype = tf.as_dtype(dtype or tf.keras.backend.floatx())
+        if not dtype.is_floating:
+            raise TypeError(f"Argument `dtype` must be floating. Received: dtype={dtype.name!r}")
         epoch = as_float64(epoch)
         n_decay_epochs = float(self.n_epochs - (self.n_warmup_epochs + 1))
         decayed = tf.clip_by_value(epoch - self.n_warmup_epochs, 0.0, n_decay_epochs)
@@ -172,4 +178,4 @@ class DecayRule:
             ramp = self.warmup_start_lr * ((n_warmup_epochs - warmed) / n_warmup_epochs)
             ramp += self.base_lr * (warmed / n_warmup_epochs)
             rate = tf.where(epoch < n_warmup_epochs, ramp, rate)
-        return tf.cast(rate, dtype or tf.keras.backend.floatx())
+        return tf.cast(rate, dtype)

@@ -6,13 +6,26 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+# What NumPy raises on a file that is no archive of arrays, or a damaged one.
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -37,15 +50,19 @@ def load_data(path: Path | None) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
             data = {name: file[name] for name in ARRAYS}
-    except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise RunError(f"{path} is no .npz file of {', '.join(ARRAYS)}: {one_line(error)}") from error
     for name, array in data.items():
-        if array.dtype.kind not in "biuf" or array.ndim == 0 or len(array) == 0:
+        if array.dtype.kind not in "biuf" or array.ndim == 0 or array.size == 0:
             raise RunError(f"{path}: {name} must be a non-empty array of numbers")
     for part in ("train", "test"):
         n_x, n_y = len(data[f"x_{part}"]), len(data[f"y_{part}"])
         if n_x != n_y:
             raise RunError(f"{path}: x_{part} has {n_x} rows and y_{part} has {n_y}")
+    for name in "xy":
+        train, test = data[f"{name}_train"].shape[1:], data[f"{name}_test"].shape[1:]
+        if train != test:
+            raise RunError(f"{path}: a row of {name}_train has shape {train} and of {name}_test {test}")
     return data
 
 
@@ -56,7 +73,8 @@ def digest(path: Path | None) -> str | None:
 
 def one_line(error: BaseException) -> str:
     """Returns what an error says as one line of at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "[[" not in line]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras 3 prints parts in bold
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "[[" not in line]
     if lines[:1] == ["Graph execution error:"]:  # a stack of operations stands before the reason
         lines = lines[-1:]
     return (" ".join(lines) or type(error).__name__)[:300]
@@ -66,8 +84,8 @@ class RunDirectory:
     """The directory of one run.
 
     `run.json` says which run it is. After every epoch a snapshot, Keras's backup and the history up
-    to there, is put into place by one rename: a run killed at any moment goes on from a state in
-    which all files agree. `model.keras` is written last; where it is, the run is finished.
+    to there, is put into place in `state` by one rename: a run killed at any moment goes on from a
+    point at which all files agree. `model.keras` is written last; where it is, the run is finished.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,7 +96,9 @@ class RunDirectory:
         self.tensorboard = path / "tensorboard"
         self.callback = path / "callback.json"
         self.model = path / "model.keras"
-        self.backup = path / "backup"
+        self.state = path / "state"
+        self.backup = self.state / "backup"
+        self.started = False
 
     @property
     def results(self) -> tuple[Path, ...]:
@@ -93,9 +113,13 @@ class RunDirectory:
         existing = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK)):
             raise RunError(f"Cannot write to {existing}")
-        if overwrite:
-            return
-        if self.identity.exists():
+        if not self.identity.exists():
+            for file in (*self.results, self.state):
+                if file.exists():
+                    raise RunError(
+                        f"{file} is there and no run of this program wrote it. Choose another --run-dir"
+                    )
+        elif not overwrite:
             try:
                 held = dict(json.loads(self.identity.read_text()))
             except (ValueError, TypeError) as error:
@@ -106,53 +130,48 @@ class RunDirectory:
                     f"{self.path} holds another run (different: {', '.join(differing)}). "
                     "Choose another --run-dir, or --overwrite it"
                 )
-        else:
-            for file in self.results:
-                if file.exists():
-                    raise RunError(
-                        f"{file} is there and no run of this program wrote it. "
-                        "Choose another --run-dir, or --overwrite it"
-                    )
-
-    def _clear(self) -> None:
-        """Removes what a run writes, and nothing else."""
-        for file in (self.model, self.history, self.picture, self.callback, self.identity):
-            file.unlink(missing_ok=True)
-        for directory in (self.tensorboard, self.backup, self.path / "constant", *self._snapshots()):
-            shutil.rmtree(directory, ignore_errors=True)
 
     def start(self, identity: dict[str, Any], overwrite: bool) -> None:
         """Makes the directory and puts backup and history back to the newest snapshot."""
-        if overwrite:
-            self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
-        if not self.identity.exists():
-            partial = self.path / "run.partial"
+        dropped = self.path / "state.dropped"
+        shutil.rmtree(dropped, ignore_errors=True)
+        if overwrite:
+            self.model.unlink(missing_ok=True)
+            if self.state.exists():  # in one step: half of it must not pass for the state of a run
+                os.rename(self.state, dropped)
+                shutil.rmtree(dropped)
+        for part in ("train", "validation"):
+            shutil.rmtree(self.tensorboard / part, ignore_errors=True)
+        for file in (self.history, self.picture, self.callback):
+            file.unlink(missing_ok=True)
+        if overwrite or not self.identity.exists():
+            partial = self.path / "run.json.partial"
             partial.write_text(json.dumps(identity, indent=2))
             os.replace(partial, self.identity)
+        self.started = True
         shutil.rmtree(self.backup, ignore_errors=True)
-        shutil.rmtree(self.tensorboard, ignore_errors=True)
-        self.history.unlink(missing_ok=True)
         snapshots = self._snapshots()
         if snapshots:
             shutil.copytree(snapshots[-1] / "backup", self.backup)
             shutil.copy(snapshots[-1] / "history.csv", self.history)
 
-    def snapshot(self, n_epochs: int) -> None:
-        """Keeps backup and history as they are after `n_epochs` epochs, and only them."""
-        partial, old = self.path / "snapshot.partial", self._snapshots()
+    def snapshot(self, n_epochs: int, n_iterations: int) -> None:
+        """Keeps backup and history as they are after so many epochs and optimizer iterations."""
+        partial, old = self.state / "partial", self._snapshots()
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(self.backup, partial / "backup")
         shutil.copy(self.history, partial)
+        (partial / "iterations").write_text(str(n_iterations))
         for file in [partial, *partial.rglob("*")]:
             _sync(file)
-        os.rename(partial, self.path / f"snapshot-{n_epochs}")
-        _sync(self.path)
+        os.rename(partial, self.state / f"snapshot-{n_epochs}")
+        _sync(self.state)
         for directory in old:
             shutil.rmtree(directory)
 
     def _snapshots(self) -> list[Path]:
-        return sorted(self.path.glob("snapshot-*"), key=lambda path: int(path.name.split("-")[1]))
+        return sorted(self.state.glob("snapshot-*"), key=lambda path: int(path.name.split("-")[1]))
 
     @property
     def n_epochs_done(self) -> int:
@@ -162,21 +181,40 @@ class RunDirectory:
         snapshots = self._snapshots()
         return int(snapshots[-1].name.split("-")[1]) if snapshots else 0
 
+    @property
+    def n_iterations_done(self) -> int | None:
+        """The optimizer's iterations at the newest snapshot, None without one."""
+        snapshots = self._snapshots()
+        return int((snapshots[-1] / "iterations").read_text()) if snapshots else None
+
     def finish(self, model: Any) -> None:
-        """Writes the trained model, which marks the run as finished, and drops the snapshots."""
-        partial = self.path / "partial.keras"
+        """Writes the trained model, which marks the run as finished."""
+        partial = self.state / "model.keras"
         model.save(partial)
         _sync(partial)
         os.replace(partial, self.model)
-        for directory in (self.backup, *self._snapshots()):
-            shutil.rmtree(directory)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Removes what only an unfinished run needs."""
+        shutil.rmtree(self.state, ignore_errors=True)
 
     def read_history(self) -> list[dict[str, float]]:
-        """Returns the rows of history.csv, [] if there is none yet."""
-        if not self.history.exists():
-            return []
-        with self.history.open(newline="") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        """Returns the rows of history.csv, [] if the run has none yet.
+
+        Raises:
+            RunError: It is damaged, or a finished run has lost it.
+        """
+        rows = []
+        try:
+            if self.finished or self.history.exists():
+                with self.history.open(newline="") as file:
+                    rows = [{key: float(row[key]) for key in row} for row in csv.DictReader(file)]
+        except (ValueError, TypeError, OSError, csv.Error) as error:
+            raise RunError(f"{self.history}: {one_line(error)}. --overwrite starts anew") from error
+        if self.finished and not rows:
+            raise RunError(f"{self.history} is empty. --overwrite starts anew")
+        return rows
 
 
 def _sync(path: Path) -> None:

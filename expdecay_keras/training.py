@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,38 @@ class Snapshots(tf.keras.callbacks.BackupAndRestore):
 
     No Keras backs up the seeds of dropout and other random layers. Under Keras 3 they are variables
     and start every epoch at their first value plus the epoch, wherever the run was interrupted.
+
+    Training ends after an epoch if `signals` is not empty by then.
     """
 
-    def __init__(self, directory: RunDirectory, model: Any) -> None:
+    def __init__(self, directory: RunDirectory, model: Any, signals: Sequence[int]) -> None:
         super().__init__(str(directory.backup), delete_checkpoint=False)
         self.directory = directory
+        self.signals = signals
         self.seeds = [(v, v.numpy()) for v in model.variables if v.name == "seed_generator_state"]
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        n_iterations = self.directory.n_iterations_done
+        try:
+            super().on_train_begin(logs)
+        except (KeyError, OSError, ValueError, tf.errors.OpError) as error:
+            raise RunError(f"{self.directory.state} is damaged. --overwrite starts anew") from error
+        if n_iterations not in (None, int(self.model.optimizer.iterations)):
+            raise RunError(
+                f"{self.directory.state} was not restored: another Keras wrote it, or it is damaged. "
+                "--overwrite starts anew"
+            )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        if epoch != self.directory.n_epochs_done:
-            raise RunError(
-                f"{self.directory.backup} does not go on at epoch {self.directory.n_epochs_done}: "
-                "another Keras wrote it, or it is damaged. --overwrite starts anew"
-            )
         for variable, (seed, counter) in self.seeds:
             variable.assign([seed + epoch, counter])
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_end(epoch, logs)
-        self.directory.snapshot(epoch + 1)
+        self.directory.snapshot(epoch + 1, int(self.model.optimizer.iterations))
+        if self.signals:
+            raise KeyboardInterrupt
 
 
 class EpochScalars(tf.keras.callbacks.Callback):
@@ -84,9 +97,13 @@ def load_model(path: Path | None, data: dict[str, Any], seed: int) -> Any:
 
 
 def _classifier(data: dict[str, Any]) -> Any:
-    labels = np.concatenate([data["y_train"], data["y_test"]])
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.size != len(labels):
-        raise RunError("The built-in network needs one integer label >= 0 per row in y_train, y_test")
+    n_classes = 0
+    for labels in (data["y_train"], data["y_test"]):
+        if labels.dtype.kind not in "iu" or labels.size != len(labels):
+            raise RunError("The built-in network needs one integer label per row in y_train and y_test")
+        if not 0 <= labels.min() <= labels.max() < 2**16:
+            raise RunError("The built-in network needs labels from 0 to 65535 in y_train and y_test")
+        n_classes = max(n_classes, int(labels.max()) + 1)
     x_train = data["x_train"]
     model = tf.keras.Sequential(
         [
@@ -94,7 +111,7 @@ def _classifier(data: dict[str, Any]) -> Any:
             tf.keras.layers.Rescaling(1.0 / max(1.0, float(x_train.max()))),
             tf.keras.layers.Flatten(),
             tf.keras.layers.Dense(64, activation="relu"),
-            tf.keras.layers.Dense(int(labels.max()) + 1),
+            tf.keras.layers.Dense(n_classes),
         ]
     )
     model.compile(
@@ -105,25 +122,39 @@ def _classifier(data: dict[str, Any]) -> Any:
     return model
 
 
+def _try(model: Any, x: Any, y: Any, batch_size: int) -> None:
+    """Evaluates a first batch and the rows of the least and greatest target; raises what Keras does."""
+    targets = y.reshape(len(y), -1)
+    rows = [*range(min(batch_size, len(y))), targets.min(axis=1).argmin(), targets.max(axis=1).argmax()]
+    results = model.evaluate(x[rows], y[rows], batch_size=batch_size, verbose=0, return_dict=True)
+    for name, value in results.items():
+        if np.ndim(value) > 0:
+            raise ValueError(f"metric {name} is not one number")
+
+
 def train(
     directory: RunDirectory,
     identity: dict[str, Any],
     data: dict[str, Any],
     model: Any,
     overwrite: bool = False,
+    signals: Sequence[int] = (),
 ) -> None:
     """Trains from wherever the directory has got to, and leaves a finished run in it.
 
     Raises:
-        RunError: The model cannot train on the data, or the backup does not fit this Keras.
+        RunError: The model cannot train on the data, or the state cannot be restored.
+        KeyboardInterrupt: A signal was put into `signals`; the run can go on later.
     """
     batch_size = identity["batch_size"]
     decay = WarmupExponentialDecay(**identity["rule"])
     # Shuffled once: an epoch's batches must not depend on how often the run was interrupted.
     order = np.random.default_rng(identity["seed"]).permutation(len(data["x_train"]))
+    x_train, y_train = data["x_train"][order], data["y_train"][order]
     x_test, y_test = data["x_test"], data["y_test"]
     try:
-        model.evaluate(x_test[:batch_size], y_test[:batch_size], batch_size=batch_size, verbose=0)
+        _try(model, x_train, y_train, batch_size)
+        _try(model, x_test, y_test, batch_size)
         decay.set_model(model)
         decay.on_train_begin()
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
@@ -133,8 +164,8 @@ def train(
     if not getattr(model.optimizer, "built", True):
         model.optimizer.build(model.trainable_variables)
     model.fit(
-        data["x_train"][order],
-        data["y_train"][order],
+        x_train,
+        y_train,
         batch_size=batch_size,
         initial_epoch=directory.n_epochs_done,
         epochs=decay.rule.n_epochs,
@@ -145,7 +176,7 @@ def train(
             decay,
             tf.keras.callbacks.CSVLogger(str(directory.history), append=True),
             EpochScalars(directory.tensorboard, directory.read_history()),
-            Snapshots(directory, model),
+            Snapshots(directory, model, signals),
         ],
     )
     directory.callback.write_text(json.dumps(tf.keras.utils.serialize_keras_object(decay), indent=2))

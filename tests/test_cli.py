@@ -102,8 +102,10 @@ GOOD = {
         ({**GOOD, "y_train": np.array(list("abcd"))}, "y_train must be a non-empty array of numbers"),
         ({**GOOD, "y_train": np.array([None] * 4)}, "Object arrays cannot be loaded"),
         ({**GOOD, "x_test": np.array(1.0)}, "x_test must be a non-empty array of numbers"),
+        ({**GOOD, "x_test": np.zeros((2, 0))}, "x_test must be a non-empty array of numbers"),
+        ({**GOOD, "x_test": np.zeros((2, 4))}, "a row of x_train has shape (3,) and of x_test (4,)"),
     ],
-    ids=["missing", "rows", "empty", "strings", "pickled", "scalar"],
+    ids=["missing", "rows", "empty", "strings", "pickled", "scalar", "no-columns", "shapes"],
 )
 def test_bad_data_is_one_line(arrays, message, tmp_path, capsys):
     np.savez(tmp_path / "data.npz", **arrays)
@@ -130,11 +132,25 @@ def test_run_directory_that_cannot_be_written(tmp_path, capsys):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_users_files_are_not_overwritten(tmp_path, capsys):
-    (tmp_path / "history.csv").write_text("mine")
-    message = refused(["train", "--run-dir", str(tmp_path)], capsys)
+@pytest.mark.parametrize("options", [[], ["--overwrite"]], ids=["plain", "overwrite"])
+@pytest.mark.parametrize("name", ["history.csv", "model.keras", "tensorboard/mine", "state/mine"])
+def test_a_users_files_are_not_overwritten(name, options, tmp_path, capsys):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    message = refused(["train", "--run-dir", str(tmp_path), *options], capsys)
     assert "no run of this program wrote it" in message
-    assert (tmp_path / "history.csv").read_text() == "mine"
+    assert file.read_text() == "mine"
+
+
+def test_damaged_archive_member(tmp_path, capsys):
+    np.savez_compressed(tmp_path / "data.npz", **{**GOOD, "x_train": np.random.rand(4, 3)})
+    content = bytearray((tmp_path / "data.npz").read_bytes())
+    start = content.index(b"x_train.npy") + 60
+    content[start : start + 40] = b"\xff" * 40
+    (tmp_path / "data.npz").write_bytes(content)
+    options = ["--data", str(tmp_path / "data.npz"), "--run-dir", str(tmp_path / "run")]
+    assert "is no .npz file of" in refused(["train", *options], capsys)
 
 
 def test_damaged_identity(tmp_path, capsys):

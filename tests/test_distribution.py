@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-import tensorflow as tf
 from conftest import float32_rates
 from test_callbacks import IS_KERAS_3
 
@@ -72,7 +71,9 @@ HAS_LEGACY_KERAS = not IS_KERAS_3 or importlib.util.find_spec("tf_keras")
 NO_LEGACY_KERAS = pytest.mark.skipif(not HAS_LEGACY_KERAS, reason="needs the package tf-keras")
 
 
-@pytest.mark.parametrize("legacy", ["0", pytest.param("1", marks=NO_LEGACY_KERAS)], ids=["keras", "legacy"])
+@pytest.mark.parametrize(
+    "legacy", ["0", pytest.param("1", marks=NO_LEGACY_KERAS)], ids=["keras", "legacy"]
+)
 def test_mirrored_strategy(legacy):
     if legacy == "0" and not IS_KERAS_3:
         pytest.skip("here tf.keras is legacy Keras")
@@ -90,7 +91,9 @@ def test_two_processes_of_a_multi_worker_mirrored_strategy():
         start(
             MULTI_WORKER,
             TF_USE_LEGACY_KERAS="1",
-            TF_CONFIG=json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}),
+            TF_CONFIG=json.dumps(
+                {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+            ),
         )
         for index in range(2)
     ]

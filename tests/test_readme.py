@@ -22,7 +22,7 @@ def test_readme_examples(tmp_path, monkeypatch):
     assert_examples_run(doctest.testfile(str(ROOT / "README.md"), module_relative=False))
 
 
-@pytest.mark.parametrize("name", ["rule", "callbacks", "scheduler", "plotting"])
+@pytest.mark.parametrize("name", ["rule", "callbacks", "schedule", "scheduler", "plotting"])
 def test_docstring_examples(name):
     assert_examples_run(doctest.testmod(importlib.import_module(f"expdecay_keras.{name}")))
 

@@ -64,6 +64,17 @@ def test_faces_agree_on_random_rules(seed, fit):
     assert_all_faces_agree(DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs, start_lr), fit)
 
 
+def test_an_epoch_is_a_number_of_steps():
+    # tensorflow#52529, keras#9938: epochs and steps. Keras's schedule, its settings converted, agrees.
+    ours = WarmupExponentialSchedule(0.1, 1e-4, 31, steps_per_epoch=100, staircase=False)
+    keras = tf.keras.optimizers.schedules.ExponentialDecay(
+        tf.constant(0.1, tf.float64), decay_steps=30 * 100, decay_rate=1e-4 / 0.1
+    )
+    steps = np.arange(0, 3001, 7)
+    expected = [float(keras(tf.constant(step, tf.float64))) for step in steps]
+    np.testing.assert_allclose(ours(steps).numpy(), expected, rtol=2e-7)
+
+
 def test_continuous_is_the_curve_through_the_staircase():
     for rule, epochs in random_rules(20, seed=4):
         arguments = {**vars(rule), "steps_per_epoch": 7}
@@ -407,6 +418,14 @@ def test_clone_and_optimizer_config(staircase, fit):
     histories = [fit(m, [LearningRateLogger()], epochs=6, batch_size=4) for m in (model, clone)]
     assert histories[0] == histories[1]
     assert_equal_weights(clone, model)
+
+
+def test_a_fresh_optimizer_is_told_where_the_run_is(fit):
+    # tensorflow#49208, keras#12891, tensorflow#48947: `initial_epoch` does not move a schedule.
+    model, rule = build_scheduled(), DecayRule(**RULE)
+    model.optimizer.iterations.assign(4 * STEPS_PER_EPOCH)
+    rates = fit(model, [LearningRateLogger()], epochs=6, initial_epoch=4, batch_size=4)["learning_rate"]
+    assert rates == float32_rates(rule, [4, 5])
 
 
 def test_saved_model_of_the_rule_needs_no_package(tmp_path):
