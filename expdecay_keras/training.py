@@ -39,7 +39,7 @@ class Snapshots(tf.keras.callbacks.BackupAndRestore):
             super().on_train_begin(logs)
         except (KeyError, OSError, ValueError, tf.errors.OpError) as error:
             raise RunError(f"{self.directory.state} is damaged. --overwrite starts anew") from error
-        if n_iterations not in (None, int(self.model.optimizer.iterations)):
+        if n_iterations not in (None, int(self.model.optimizer.iterations.numpy())):
             raise RunError(
                 f"{self.directory.state} was not restored: another Keras wrote it, or it is damaged. "
                 "--overwrite starts anew"
@@ -52,7 +52,7 @@ class Snapshots(tf.keras.callbacks.BackupAndRestore):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_end(epoch, logs)
-        self.directory.snapshot(epoch + 1, int(self.model.optimizer.iterations))
+        self.directory.snapshot(epoch + 1, int(self.model.optimizer.iterations.numpy()))
         if self.signals:
             raise KeyboardInterrupt
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 from conftest import float32_rates
 from test_callbacks import IS_KERAS_3
 
@@ -23,7 +24,7 @@ import expdecay_keras
 STRATEGY
 rule = json.loads(sys.argv[1])
 rates = {}
-for name in ["callback", "schedule"]:
+for name in sys.argv[2:]:
     if name == "callback":
         rate, callback = 0.5, expdecay_keras.WarmupExponentialDecay(**rule)
     else:
@@ -52,19 +53,19 @@ assert strategy.num_replicas_in_sync == 2
 EXPECTED = float32_rates(DecayRule(**RULE), range(5))
 
 
-def start(strategy, **environment):
+def start(strategy, *names, **environment):
     return subprocess.Popen(
-        [sys.executable, "-c", TRAIN.replace("STRATEGY", strategy), json.dumps(RULE)],
+        [sys.executable, "-c", TRAIN.replace("STRATEGY", strategy), json.dumps(RULE), *names],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-def assert_rates(process):
+def assert_rates(process, *names):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
-    assert json.loads(output.splitlines()[-1]) == {"callback": EXPECTED, "schedule": EXPECTED}
+    assert json.loads(output.splitlines()[-1]) == {name: EXPECTED for name in names}
 
 
 HAS_LEGACY_KERAS = not IS_KERAS_3 or importlib.util.find_spec("tf_keras")
@@ -99,7 +100,7 @@ def test_two_processes_of_a_multi_worker_mirrored_strategy():
     ]
     try:
         for process in processes:
-            assert_rates(process)
+            assert_rates(process, *names)
     finally:
         for process in processes:
             process.kill()

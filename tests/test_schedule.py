@@ -234,7 +234,7 @@ def test_gradient_tape_loop(data):
         for start in range(0, 16, 4):
             train_step(data[0][start : start + 4], data[1][start : start + 4])
     expected.fit(*data, batch_size=4, epochs=3, shuffle=False, verbose=0)
-    assert int(optimizer.iterations) == 12
+    assert int(optimizer.iterations.numpy()) == 12
     for weight, other in zip(model.get_weights(), expected.get_weights()):
         np.testing.assert_allclose(weight, other, rtol=1e-5)
 
@@ -257,7 +257,7 @@ def test_mixed_precision(fit):
     optimizer = model.optimizer.inner_optimizer
     rule, counted = DecayRule(**RULE), []
     count = tf.keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: counted.append(int(optimizer.iterations))
+        on_epoch_begin=lambda epoch, logs: counted.append(int(optimizer.iterations.numpy()))
     )
     rates = fit(model, [count, LearningRateLogger()], epochs=6, batch_size=4)["learning_rate"]
     # Loss scaling skips an update now and then, and a skipped update is no step.
@@ -362,17 +362,15 @@ callbacks = [tf.keras.callbacks.BackupAndRestore("backup")]
 @BOTH
 def test_h5_loads(staircase, tmp_path, fit):
     model = build_scheduled(staircase)
+    model.compile(model.optimizer, tf.keras.losses.MeanSquaredError())
     fit(model, [], epochs=4, batch_size=4)
     model.save(tmp_path / "model.h5")
-    names = {
-        "WarmupExponentialSchedule": WarmupExponentialSchedule,
-        "mse": tf.keras.losses.MeanSquaredError(),
-    }
+    names = {"WarmupExponentialSchedule": WarmupExponentialSchedule}
     loaded = tf.keras.models.load_model(tmp_path / "model.h5", custom_objects=names)
     assert (
         loaded.optimizer.get_config()["learning_rate"] == model.optimizer.get_config()["learning_rate"]
     )
-    assert int(loaded.optimizer.iterations) == 16
+    assert int(loaded.optimizer.iterations.numpy()) == 16
     assert_equal_weights(loaded, model)
 
 
@@ -393,6 +391,10 @@ def test_h5_goes_on(staircase, data, fit, tmp_path):
 
 
 @BOTH
+@pytest.mark.skipif(
+    not isinstance(tf.keras.optimizers.SGD(), tf.__internal__.tracking.Trackable),
+    reason="the optimizers of this Keras are not trackable by TensorFlow",
+)
 def test_tensorflow_checkpoint_goes_on(staircase, data, fit, tmp_path):
     stopped = build_scheduled(staircase)
     fit(stopped, [], epochs=4, batch_size=4)
