@@ -1,5 +1,6 @@
 """Several devices and machines: two logical CPUs in one process, two processes on localhost."""
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -8,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-import tensorflow as tf
 from conftest import float32_rates
 from test_callbacks import IS_KERAS_3
 
@@ -83,7 +83,7 @@ def test_mirrored_strategy(legacy, name):
 
 
 def keras_version():
-    return tuple(int(number) for number in tf.keras.__version__.split(".")[:2])
+    return tuple(int(number) for number in importlib.metadata.version("keras").split(".")[:2])
 
 
 @NO_LEGACY_KERAS
