@@ -160,8 +160,9 @@ def train(
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         raise RunError(f"The model cannot train on the data: {one_line(error)}") from error
     directory.start(identity, overwrite)
-    # The first releases of Keras 3 restore neither an optimizer yet to be built nor the epoch.
-    if not getattr(model.optimizer, "built", True):
+    # Keras 2 restores an optimizer's variables, and the first releases of Keras 3 any, only once they
+    # are there; those releases do not restore the epoch either.
+    if hasattr(model.optimizer, "build") and not getattr(model.optimizer, "built", False):
         model.optimizer.build(model.trainable_variables)
     model.fit(
         x_train,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_callbacks import IS_KERAS_3
 
 from expdecay_keras import DecayRule
 from expdecay_keras.cli import main
@@ -51,7 +52,10 @@ def history(run_dir):
 
 
 def weights(run_dir):
-    return tf.keras.models.load_model(run_dir / "model.keras").get_weights()
+    """The weights of a run's model and the variables of its optimizer."""
+    model = tf.keras.models.load_model(run_dir / "model.keras")
+    variables = model.optimizer.variables if IS_KERAS_3 else model.optimizer.variables()
+    return [*model.get_weights(), *(variable.numpy() for variable in variables)]
 
 
 def scalars(run_dir, part, tag):
@@ -62,8 +66,10 @@ def scalars(run_dir, part, tag):
 
 def assert_same_run(run_dir, other):
     assert (run_dir / "history.csv").read_bytes() == (other / "history.csv").read_bytes()
-    for weight, expected in zip(weights(run_dir), weights(other)):
-        np.testing.assert_array_equal(weight, expected)
+    held, expected = weights(run_dir), weights(other)
+    assert len(held) == len(expected) >= 6
+    for variable, other_variable in zip(held, expected):
+        np.testing.assert_array_equal(variable, other_variable)
     for part, tag in [("train", "epoch_learning_rate"), ("validation", "epoch_loss")]:
         assert scalars(run_dir, part, tag) == scalars(other, part, tag)
 
@@ -191,6 +197,18 @@ def test_killed_while_a_snapshot_is_written(name, unbroken, tmp_path, monkeypatc
     assert_same_run(tmp_path, unbroken[0])
 
 
+@pytest.mark.parametrize("name", ["finish", "tidy"])
+def test_killed_at_the_end(name, unbroken, tmp_path, monkeypatch):
+    """All epochs are done, the model is not yet written or the state not yet removed."""
+    arguments = ["train", "--run-dir", str(tmp_path), *OPTIONS]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunDirectory, name, killed_at(getattr(RunDirectory, name), 1, afterwards=False))
+        main(arguments)
+    assert main(arguments) == 0
+    assert_same_run(tmp_path, unbroken[0])
+    assert not (tmp_path / "state").exists()
+
+
 def test_overwrite_starts_anew_and_leaves_other_files(unbroken, tmp_path):
     assert main(["train", "--run-dir", str(tmp_path), "--n-epochs", "4"]) == 0
     (tmp_path / "notes.txt").write_text("mine")
@@ -250,9 +268,7 @@ def test_built_in_network_on_a_users_data(data_file, tmp_path):
     assert model.input_shape == (None, 6, 6) and model.output_shape == (None, 3)
 
 
-@pytest.mark.skipif(
-    hasattr(tf.keras.backend, "experimental"), reason="Keras 2 keeps dropout's random state out of reach"
-)
+@pytest.mark.skipif(not IS_KERAS_3, reason="Keras 2 keeps dropout's random state out of reach")
 def test_a_users_model_with_dropout_goes_on_to_the_bit(data_file, tmp_path, monkeypatch):
     model = save_model(tmp_path / "model.keras", tf.keras.optimizers.Adam())
     arguments = [
