@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from expdecay_keras.callbacks import WarmupExponentialDecay
 from expdecay_keras.plotting import plot_learning_rate
 from expdecay_keras.run import RunDirectory, RunError, one_line
+from expdecay_keras.schedule import WarmupExponentialSchedule
 
 
 class Snapshots(tf.keras.callbacks.BackupAndRestore):
@@ -88,7 +89,9 @@ def load_model(path: Path | None, data: dict[str, Any], seed: int) -> Any:
     if path is None:
         return _classifier(data)
     try:
-        model = tf.keras.models.load_model(path, safe_mode=True)
+        # Named here, so that a model saved with it loads and can be told what is the matter.
+        names = {"WarmupExponentialSchedule": WarmupExponentialSchedule}
+        model = tf.keras.models.load_model(path, custom_objects=names, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} is no Keras model that loads: {one_line(error)}") from error
     if getattr(model, "optimizer", None) is None:
