@@ -44,8 +44,8 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
 
     The log holds the rate the epoch was trained with, as a float: History, the progress bar,
     `CSVLogger` (put it after this callback) and `TensorBoard` show it. With a `MultiOptimizer`
-    every optimizer gets the rate, logged as `learning_rate_<name>`. If another callback changed
-    the rate during an epoch, a warning says so, once a `fit`.
+    every optimizer gets the rate, logged as `learning_rate_<name>`. If something else, such as
+    `ReduceLROnPlateau`, changed the rate, a warning says so, once a `fit`.
 
     Args:
         base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr: As in `DecayRule`.
@@ -84,7 +84,8 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         super().__init__()
         self.rule = rule
         self.verbose = verbose
-        self._rates: dict[int, float] = {}
+        self._rates: dict[int, float] = {}  # of the next thousand epochs
+        self._set: dict[str, float] = {}  # what the optimizers were given, by name in the log
         self._warned = False
 
     def get_config(self) -> dict[str, Any]:
@@ -101,6 +102,7 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         return type(self).from_config, (self.get_config(),)
 
     def on_train_begin(self, logs: Any = None) -> None:
+        self._set = {}
         self._warned = False
         for _, optimizer in _optimizers(self.model):
             if callable(getattr(optimizer, "_learning_rate", optimizer.learning_rate)):
@@ -146,24 +148,30 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         rate = self._rate(epoch)
-        for _, optimizer in _optimizers(self.model):
+        for name, optimizer in _optimizers(self.model):
+            held = self._check_unchanged(name, optimizer)
             optimizer.learning_rate = rate
+            self._set[name] = float(held.dtype.type(rate))
         if self.verbose:
             print(f"\nEpoch {epoch + 1}: WarmupExponentialDecay setting learning rate to {rate}.")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         for name, optimizer in _optimizers(self.model):
-            held = _learning_rate(optimizer)
-            trained = float(held.dtype.type(self._rate(epoch)))
-            if logs is not None:
-                logs[name] = trained
-            if held != trained and not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"Something else changed `{name}` from {trained} to {float(held)} during epoch "
-                    f"index {epoch}. WarmupExponentialDecay overwrites it when the next epoch begins.",
-                    stacklevel=2,
-                )
+            self._check_unchanged(name, optimizer)
+        if logs is not None:
+            logs.update(self._set)
+
+    def _check_unchanged(self, name: str, optimizer: Any) -> Any:
+        """Returns the rate the optimizer holds; warns once if this callback did not set it."""
+        held = _learning_rate(optimizer)
+        if held != self._set.get(name, held) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"Something else changed `{name}` from {self._set[name]} to {float(held)}. "
+                "WarmupExponentialDecay overwrites it at the beginning of every epoch.",
+                stacklevel=3,
+            )
+        return held
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")

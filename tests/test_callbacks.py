@@ -267,18 +267,26 @@ def test_another_number_of_epochs_warns(epochs, what_happens, model, fit):
     assert rates == float32_rates(decay.rule, range(epochs))
 
 
-def test_a_change_by_another_callback_warns_once_and_is_overwritten(model, fit):
+@pytest.mark.parametrize("order", [1, -1], ids=["reduce-first", "decay-first"])
+def test_a_change_by_another_callback_warns_once_and_is_overwritten(order, model, fit):
     # keras PR 8829: beside ReduceLROnPlateau the log tells the truth and a warning the conflict.
     reduce = tf.keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e9)
     decay = WarmupExponentialDecay(0.5, 0.5, 5)
     with pytest.warns(UserWarning) as warned:
-        rates = fit(model, [reduce, decay], epochs=5)["learning_rate"]
+        rates = fit(model, [reduce, decay][::order], epochs=5)["learning_rate"]
     assert rates == [0.5] * 5
     message = (
-        "Something else changed `learning_rate` from 0.5 to 0.25 during epoch index 1. "
-        "WarmupExponentialDecay overwrites it when the next epoch begins."
+        "Something else changed `learning_rate` from 0.5 to 0.25. "
+        "WarmupExponentialDecay overwrites it at the beginning of every epoch."
     )
     assert [str(w.message) for w in warned if w.category is UserWarning] == [message]
+
+
+def test_a_rate_set_between_two_fits_is_no_conflict(model, fit):
+    decay = WarmupExponentialDecay(0.5, 0.25, 2)
+    fit(model, [decay], epochs=2)
+    model.optimizer.learning_rate = 0.125
+    assert fit(model, [decay], epochs=2)["learning_rate"] == [0.5, 0.25]
 
 
 def test_float16_learning_rate_is_refused():
