@@ -25,10 +25,12 @@ def _optimizers(model: Any) -> list[tuple[str, Any]]:
 
 def _learning_rate(optimizer: Any) -> Any:
     """Returns the rate of the optimizer's next step, a NumPy scalar of its own dtype."""
-    rate = optimizer.learning_rate
-    if hasattr(optimizer, "_current_learning_rate") or callable(rate):
-        # Keras 2 with a schedule: a variable as the last step left it, or the schedule itself.
-        rate = getattr(optimizer, "_learning_rate", rate)(optimizer.iterations)
+    if hasattr(optimizer, "_decayed_lr"):  # a legacy optimizer of Keras 2, with its own `decay`
+        rate = optimizer._decayed_lr(tf.float32)
+    elif hasattr(optimizer, "_current_learning_rate"):  # Keras 2: as the schedule was at the last step
+        rate = optimizer._learning_rate(optimizer.iterations)
+    else:
+        rate = optimizer.learning_rate
     return tf.convert_to_tensor(rate).numpy()
 
 
@@ -105,11 +107,12 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         self._set = {}
         self._warned = False
         for _, optimizer in _optimizers(self.model):
-            if callable(getattr(optimizer, "_learning_rate", optimizer.learning_rate)):
+            rate = getattr(optimizer, "_learning_rate", optimizer.learning_rate)
+            if callable(rate) or getattr(optimizer, "_initial_decay", 0):
                 raise TypeError(
                     "WarmupExponentialDecay cannot set the learning rate of the optimizer "
-                    f"{type(optimizer).__name__}: it was built with a schedule or a function. Build it "
-                    "with a number, or with WarmupExponentialSchedule and leave this callback out."
+                    f"{type(optimizer).__name__}: it was built with a schedule, a function or `decay`. "
+                    "Build it with a number, or with WarmupExponentialSchedule and without this callback."
                 )
             if tf.as_dtype(optimizer.learning_rate.dtype) == tf.float16:
                 self._check_float16()

@@ -97,6 +97,7 @@ class RunDirectory:
         self.callback = path / "callback.json"
         self.model = path / "model.keras"
         self.state = path / "state"
+        self.dropped = path / "state.dropped"
         self.backup = self.state / "backup"
         self.started = False
 
@@ -114,39 +115,63 @@ class RunDirectory:
         if not (existing.is_dir() and os.access(existing, os.W_OK)):
             raise RunError(f"Cannot write to {existing}")
         if not self.identity.exists():
-            for file in (*self.results, self.state):
+            for file in (*self.results, self.state, self.dropped):
                 if file.exists():
-                    raise RunError(
-                        f"{file} is there and no run of this program wrote it. Choose another --run-dir"
-                    )
-        elif not overwrite:
-            try:
-                held = dict(json.loads(self.identity.read_text()))
-            except (ValueError, TypeError) as error:
-                raise RunError(f"{self.identity} is damaged. --overwrite starts anew") from error
-            differing = [key for key in identity if held.get(key) != identity[key]]
-            if differing:
-                raise RunError(
-                    f"{self.path} holds another run (different: {', '.join(differing)}). "
-                    "Choose another --run-dir, or --overwrite it"
-                )
+                    raise self._not_ours(file)
+            return
+        try:
+            held = dict(json.loads(self.identity.read_text()))
+        except (ValueError, TypeError):
+            raise self._not_ours(self.identity) from None
+        if held.keys() != identity.keys():
+            raise self._not_ours(self.identity)
+        if overwrite:
+            return
+        differing = [key for key in identity if held[key] != identity[key]]
+        if differing:
+            raise RunError(
+                f"{self.path} holds another run (different: {', '.join(differing)}). "
+                "Choose another --run-dir, or --overwrite it"
+            )
+        if self.finished:
+            whole = len(self.read_history()) == identity["rule"]["n_epochs"]
+        else:
+            whole = self._state_is_whole()
+        if not whole:
+            raise RunError(f"{self.path} is damaged: epochs are missing. --overwrite starts anew")
+
+    @staticmethod
+    def _not_ours(file: Path) -> RunError:
+        return RunError(f"{file} is there and no run of this program wrote it. Choose another --run-dir")
+
+    def _state_is_whole(self) -> bool:
+        """Whether the newest snapshot, if any, has all its files and every epoch so far."""
+        snapshots = self._snapshots()
+        if not snapshots:  # killed within the first epoch or right after it, or the state is lost
+            return len(self.read_history()) <= 1
+        try:
+            int((snapshots[-1] / "iterations").read_text())
+        except (OSError, ValueError):
+            return False
+        n_rows = len(self._read(snapshots[-1] / "history.csv"))
+        return n_rows == self.n_epochs_done and (snapshots[-1] / "backup").is_dir()
 
     def start(self, identity: dict[str, Any], overwrite: bool) -> None:
         """Makes the directory and puts backup and history back to the newest snapshot."""
         self.path.mkdir(parents=True, exist_ok=True)
-        dropped = self.path / "state.dropped"
-        shutil.rmtree(dropped, ignore_errors=True)
+        shutil.rmtree(self.dropped, ignore_errors=True)
         if overwrite:
             self.model.unlink(missing_ok=True)
+            self.history.unlink(missing_ok=True)
             if self.state.exists():  # in one step: half of it must not pass for the state of a run
-                os.rename(self.state, dropped)
-                shutil.rmtree(dropped)
+                os.rename(self.state, self.dropped)
+                shutil.rmtree(self.dropped)
         for part in ("train", "validation"):
             shutil.rmtree(self.tensorboard / part, ignore_errors=True)
         for file in (self.history, self.picture, self.callback):
             file.unlink(missing_ok=True)
         if overwrite or not self.identity.exists():
-            partial = self.path / "run.json.partial"
+            partial = self.path / f".run-{os.getpid()}.json"
             partial.write_text(json.dumps(identity, indent=2))
             os.replace(partial, self.identity)
         self.started = True
@@ -171,7 +196,7 @@ class RunDirectory:
             shutil.rmtree(directory)
 
     def _snapshots(self) -> list[Path]:
-        return sorted(self.state.glob("snapshot-*"), key=lambda path: int(path.name.split("-")[1]))
+        return sorted(self.state.glob("snapshot-*"), key=_n_epochs)
 
     @property
     def n_epochs_done(self) -> int:
@@ -179,7 +204,7 @@ class RunDirectory:
         if self.finished:
             return len(self.read_history())
         snapshots = self._snapshots()
-        return int(snapshots[-1].name.split("-")[1]) if snapshots else 0
+        return _n_epochs(snapshots[-1]) if snapshots else 0
 
     @property
     def n_iterations_done(self) -> int | None:
@@ -200,21 +225,31 @@ class RunDirectory:
         shutil.rmtree(self.state, ignore_errors=True)
 
     def read_history(self) -> list[dict[str, float]]:
-        """Returns the rows of history.csv, [] if the run has none yet.
+        """Returns the rows of history.csv, [] if an unfinished run has none yet.
 
         Raises:
             RunError: It is damaged, or a finished run has lost it.
         """
-        rows = []
+        return self._read(self.history) if self.finished or self.history.exists() else []
+
+    @staticmethod
+    def _read(history: Path) -> list[dict[str, float]]:
         try:
-            if self.finished or self.history.exists():
-                with self.history.open(newline="") as file:
-                    rows = [{key: float(row[key]) for key in row} for row in csv.DictReader(file)]
-        except (ValueError, TypeError, OSError, csv.Error) as error:
-            raise RunError(f"{self.history}: {one_line(error)}. --overwrite starts anew") from error
-        if self.finished and not rows:
-            raise RunError(f"{self.history} is empty. --overwrite starts anew")
+            with history.open(newline="") as file:
+                rows = [{key: float(row[key]) for key in row} for row in csv.DictReader(file)]
+            if [row["epoch"] for row in rows] != list(range(len(rows))):
+                raise ValueError("epochs are missing")
+        except (ValueError, TypeError, KeyError, OSError, csv.Error) as error:
+            raise RunError(
+                f"{history} is damaged: {one_line(error)}. --overwrite starts anew"
+            ) from error
         return rows
+
+
+def _n_epochs(snapshot: Path) -> int:
+    """Returns the k of a directory `snapshot-k`, -1 if it has another name."""
+    count = snapshot.name.split("-")[1]
+    return int(count) if count.isdigit() else -1
 
 
 def _sync(path: Path) -> None:

@@ -27,7 +27,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
 
     Args:
         base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr: As in `DecayRule`.
-        steps_per_epoch: Integer >= 1, the batches of an epoch. Keras counts batches with
+        steps_per_epoch: Integer from 1 to 2**53, the batches of an epoch. Keras counts batches with
             `gradient_accumulation_steps` too, not updates.
         staircase: bool, whether the rate stays the same within an epoch. Default True.
         name: String, the name of the schedule's operations.
@@ -37,7 +37,8 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         shape and of dtype `tf.keras.backend.floatx()`.
 
     Raises:
-        TypeError, ValueError: As in `DecayRule`.
+        TypeError, ValueError: An argument is of the wrong kind or outside its legal range, as in
+            `DecayRule`.
 
     Example:
 
@@ -78,7 +79,8 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         with tf.name_scope(self.name):
             # An integer division is exact under XLA as well, which multiplies by 1 / steps_per_epoch.
             if self.staircase:
-                epoch = tf.cast(as_float64(step), tf.int64) // self.steps_per_epoch
+                step = tf.cast(tf.minimum(as_float64(step), 2.0**62), tf.int64)
+                epoch = step // self.steps_per_epoch
             else:
                 epoch = as_float64(step) / self.steps_per_epoch
             return self.rule.learning_rate(epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +92,9 @@ def load_model(path: Path | None, data: dict[str, Any], seed: int) -> Any:
     try:
         # Named here, so that a model saved with it loads and can be told what is the matter.
         names = {"WarmupExponentialSchedule": WarmupExponentialSchedule}
-        model = tf.keras.models.load_model(path, custom_objects=names, safe_mode=True)
+        with warnings.catch_warnings():  # that a model never trained has no optimizer state to load
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model = tf.keras.models.load_model(path, custom_objects=names, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} is no Keras model that loads: {one_line(error)}") from error
     if getattr(model, "optimizer", None) is None:

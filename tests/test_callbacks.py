@@ -252,6 +252,15 @@ def test_optimizer_built_with_a_schedule(namespace, fit):
         fit(model, [WarmupExponentialDecay(0.1, 0.001, 3)], epochs=3)
 
 
+@pytest.mark.skipif(
+    IS_KERAS_3 or not hasattr(tf.keras.optimizers, "legacy"), reason="Keras 2's legacy optimizers"
+)
+def test_legacy_optimizer_with_a_decay_of_its_own(fit):
+    model = build_model(tf.keras.optimizers.legacy.SGD(0.5, decay=0.1))
+    with pytest.raises(TypeError, match="SGD: it was built with a schedule, a function or `decay`"):
+        fit(model, [WarmupExponentialDecay(0.1, 0.001, 3)], epochs=3)
+
+
 @pytest.mark.parametrize(
     "epochs, what_happens",
     [

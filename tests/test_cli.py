@@ -133,7 +133,9 @@ def test_run_directory_that_cannot_be_written(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("options", [[], ["--overwrite"]], ids=["plain", "overwrite"])
-@pytest.mark.parametrize("name", ["history.csv", "model.keras", "tensorboard/mine", "state/mine"])
+@pytest.mark.parametrize(
+    "name", ["history.csv", "model.keras", "tensorboard/mine", "state/mine", "state.dropped/mine"]
+)
 def test_a_users_files_are_not_overwritten(name, options, tmp_path, capsys):
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
@@ -153,11 +155,13 @@ def test_damaged_archive_member(tmp_path, capsys):
     assert "is no .npz file of" in refused(["train", *options], capsys)
 
 
-def test_damaged_identity(tmp_path, capsys):
-    (tmp_path / "run.json").write_text("[1")
-    assert "run.json is damaged. --overwrite starts anew" in refused(
-        ["train", "--run-dir", str(tmp_path)], capsys
-    )
+@pytest.mark.parametrize("options", [[], ["--overwrite"]], ids=["plain", "overwrite"])
+@pytest.mark.parametrize("content", ["[1", "[]", '{"mine": 1}'])
+def test_a_run_json_of_someone_else(content, options, tmp_path, capsys):
+    (tmp_path / "run.json").write_text(content)
+    message = refused(["train", "--run-dir", str(tmp_path), *options], capsys)
+    assert "run.json is there and no run of this program wrote it" in message
+    assert (tmp_path / "run.json").read_text() == content
 
 
 def test_console_script_is_installed():

@@ -124,6 +124,7 @@ def test_steps_far_out(jit_compile, staircase):
     fractions = steps.numpy() // steps_per_epoch if staircase else steps.numpy() / steps_per_epoch
     np.testing.assert_array_equal(rates, schedule.rule.learning_rate(fractions))
     assert rates[0] == np.float32(0.1) and rates[7] == np.float32(1e-4)
+    assert schedule(1e30).numpy() == schedule(np.uint64(2**63)).numpy() == np.float32(1e-4)
 
 
 # Training with it
@@ -172,6 +173,9 @@ def test_logger_with_a_legacy_optimizer(fit):
     model = build_model(tf.keras.optimizers.legacy.SGD(schedule))
     rates = fit(model, [LearningRateLogger()], epochs=3, batch_size=4)["learning_rate"]
     assert rates == [0.5, 0.25, 0.125]
+    model = build_model(tf.keras.optimizers.legacy.SGD(0.5, decay=0.25))
+    rates = fit(model, [LearningRateLogger()], epochs=3, batch_size=4)["learning_rate"]
+    assert rates == [0.5, 0.25, float(np.float32(0.5) / np.float32(3))]  # 0.5 / (1 + 0.25 * step)
 
 
 @pytest.mark.skipif(
