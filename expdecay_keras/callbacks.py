@@ -108,11 +108,11 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         self._warned = False
         for _, optimizer in _optimizers(self.model):
             rate = getattr(optimizer, "_learning_rate", optimizer.learning_rate)
-            if callable(rate) or getattr(optimizer, "_initial_decay", 0):
+            if callable(rate) or getattr(optimizer, "_initial_decay", False):
                 raise TypeError(
                     "WarmupExponentialDecay cannot set the learning rate of the optimizer "
                     f"{type(optimizer).__name__}: it was built with a schedule, a function or `decay`. "
-                    "Build it with a number, or with WarmupExponentialSchedule and without this callback."
+                    "Build it with a number, or with WarmupExponentialSchedule but not this callback."
                 )
             if tf.as_dtype(optimizer.learning_rate.dtype) == tf.float16:
                 self._check_float16()

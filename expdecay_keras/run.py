@@ -147,8 +147,8 @@ class RunDirectory:
     def _state_is_whole(self) -> bool:
         """Whether the newest snapshot, if any, has all its files and every epoch so far."""
         snapshots = self._snapshots()
-        if not snapshots:  # killed within the first epoch or right after it, or the state is lost
-            return len(self.read_history()) <= 1
+        if not snapshots:  # killed in the first epoch, or right after its row was written
+            return not self.history.exists() or len(self.history.read_text().splitlines()) <= 2
         try:
             int((snapshots[-1] / "iterations").read_text())
         except (OSError, ValueError):
@@ -196,7 +196,8 @@ class RunDirectory:
             shutil.rmtree(directory)
 
     def _snapshots(self) -> list[Path]:
-        return sorted(self.state.glob("snapshot-*"), key=_n_epochs)
+        snapshots = [path for path in self.state.glob("snapshot-*") if path.name[9:].isdigit()]
+        return sorted(snapshots, key=_n_epochs)
 
     @property
     def n_epochs_done(self) -> int:
@@ -247,9 +248,7 @@ class RunDirectory:
 
 
 def _n_epochs(snapshot: Path) -> int:
-    """Returns the k of a directory `snapshot-k`, -1 if it has another name."""
-    count = snapshot.name.split("-")[1]
-    return int(count) if count.isdigit() else -1
+    return int(snapshot.name[len("snapshot-") :])
 
 
 def _sync(path: Path) -> None:

@@ -396,15 +396,50 @@ def test_a_killed_overwrite_does_not_mix_two_runs(
     assert_same_run(run_dir, fresh)
 
 
+def cut_history(run_dir):
+    history = run_dir / "state" / "snapshot-2" / "history.csv"
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
+
+
+DAMAGES = {
+    "state-lost": lambda run_dir: shutil.rmtree(run_dir / "state"),
+    "state-a-file": lambda run_dir: (shutil.rmtree(run_dir / "state"), (run_dir / "state").touch()),
+    "history-cut": cut_history,
+    "history-lost": lambda run_dir: (run_dir / "state" / "snapshot-2" / "history.csv").unlink(),
+    "backup-lost": lambda run_dir: shutil.rmtree(run_dir / "state" / "snapshot-2" / "backup"),
+    "iterations-lost": lambda run_dir: (run_dir / "state" / "snapshot-2" / "iterations").unlink(),
+    "iterations-empty": lambda run_dir: (run_dir / "state" / "snapshot-2" / "iterations").write_text(""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_refused_and_left_as_it_is(damage, stopped_run, capsys):
+    run_dir, options = stopped_run
+    DAMAGES[damage](run_dir)
+    before = files(run_dir)
+    message = refused(capsys, *options)
+    assert "is damaged" in message and "--overwrite starts anew" in message
+    assert files(run_dir) == before
+
+
+def test_a_stray_directory_in_the_state_is_ignored(stopped_run):
+    run_dir, options = stopped_run
+    (run_dir / "state" / "snapshot-old").mkdir()
+    assert main(["train", *options]) == 0
+
+
 def test_a_finished_run_without_its_history_is_refused(stopped_run, capsys):
     run_dir, options = stopped_run
     assert main(["train", *options]) == 0
     capsys.readouterr()
-    for content, message in [
+    damages = [
         ("a,b\n1,x\n", "could not convert"),
-        ("", "is empty"),
+        ("", "epochs are missing"),
+        ("epoch,loss\n0,1\n2,1\n", "epochs are missing"),
+        ("epoch,loss\n0,1\n1,1\n", "epochs are missing"),
         (None, "No such file"),
-    ]:
+    ]
+    for content, message in damages:
         (run_dir / "history.csv").unlink()
         if content is not None:
             (run_dir / "history.csv").write_text(content)
