@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -40,7 +39,8 @@ def interrupt(run_dir, *options, after, signum):
     for line in process.stdout:
         if line.startswith("Epoch"):
             break
-    time.sleep(after)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(after)
     process.send_signal(signum)
     _, stderr = process.communicate()
     return process.returncode, stderr
