@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import os
 import warnings
 from typing import Any
 
@@ -103,6 +105,10 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         # A copy or pickle takes the config along and leaves the model behind.
         return type(self).from_config, (self.get_config(),)
 
+    def __repr__(self) -> str:
+        arguments = (f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
     def on_train_begin(self, logs: Any = None) -> None:
         self._set = {}
         self._warned = False
@@ -185,6 +191,19 @@ class LearningRateLogger(tf.keras.callbacks.Callback):
     at the next epoch's. With a `MultiOptimizer` every optimizer's rate is logged, as
     `learning_rate_<name>`. Put it after callbacks that set the rate and before `CSVLogger`.
 
+    Given a `log_dir` it also writes the rate there for TensorBoard, under the same name: once an
+    epoch, or before every `update_freq`-th update of the weights, to see a schedule step by step.
+
+    Args:
+        log_dir: String or PathLike, the directory for TensorBoard's event files. Default None:
+            nothing is written.
+        update_freq: "epoch", or an integer from 1 to 2**53, which needs `log_dir`. Default
+            "epoch": nothing is done between the batches.
+
+    Raises:
+        TypeError, ValueError: An argument is of the wrong kind or outside its legal range.
+        ImportError: When training begins, if there is a `log_dir` and TensorBoard is not installed.
+
     Example:
 
     >>> schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5, staircase=True)
@@ -196,13 +215,33 @@ class LearningRateLogger(tf.keras.callbacks.Callback):
     [0.5, 0.25, 0.125]
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, log_dir: str | os.PathLike[str] | None = None, update_freq: int | str = "epoch"
+    ) -> None:
+        if log_dir is not None and not isinstance(log_dir, (str, os.PathLike)):
+            raise TypeError(f"Argument `log_dir` must be a path or None. Received: log_dir={log_dir!r}")
+        if update_freq != "epoch":
+            if isinstance(update_freq, str):
+                raise ValueError(
+                    "Argument `update_freq` must be 'epoch' or an integer. "
+                    f"Received: update_freq={update_freq!r}"
+                )
+            update_freq = check_count("update_freq", update_freq, 1)
+            if log_dir is None:
+                raise ValueError(
+                    "Argument `update_freq` needs `log_dir`. "
+                    f"Received: update_freq={update_freq!r}, log_dir=None"
+                )
         super().__init__()
+        self.log_dir = None if log_dir is None else os.fspath(log_dir)
+        self.update_freq: Any = update_freq
         self._rates: dict[str, float] = {}
+        if isinstance(update_freq, int):  # else the class has no batch hook that Keras would call
+            self.on_train_batch_begin = self._write_update
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, none."""
-        return {}
+        """Returns the constructor's arguments, in order, as plain Python values."""
+        return {"log_dir": self.log_dir, "update_freq": self.update_freq}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> LearningRateLogger:
@@ -212,10 +251,47 @@ class LearningRateLogger(tf.keras.callbacks.Callback):
     def __reduce__(self) -> Any:
         return type(self).from_config, (self.get_config(),)
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.log_dir is None:
+            return
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ImportError(
+                "LearningRateLogger with a log_dir needs TensorBoard: "
+                "pip install 'expdecay-keras[tensorboard]'"
+            )
+        self._writer = tf.summary.create_file_writer(self.log_dir)
+        self._n_updates = self._count_updates() - 1
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self.log_dir is not None:
+            self._writer.close()
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        optimizers = _optimizers(self.model)
-        self._rates = {name: float(_learning_rate(optimizer)) for name, optimizer in optimizers}
+        self._rates = self._read_rates()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is not None:
             logs.update(self._rates)
+        if self.log_dir is not None:
+            if self.update_freq == "epoch":
+                self._write(self._rates, epoch)
+            self._writer.flush()
+
+    def _write_update(self, batch: int, logs: Any = None) -> None:
+        """Writes the rate of the coming update if a multiple of `update_freq` is reached."""
+        n_updates = self._count_updates()
+        if n_updates // self.update_freq > self._n_updates // self.update_freq:
+            self._write(self._read_rates(), n_updates)
+        self._n_updates = n_updates
+
+    def _count_updates(self) -> int:
+        return int(_optimizers(self.model)[0][1].iterations.numpy())
+
+    def _read_rates(self) -> dict[str, float]:
+        optimizers = _optimizers(self.model)
+        return {name: float(_learning_rate(optimizer)) for name, optimizer in optimizers}
+
+    def _write(self, rates: dict[str, float], step: int) -> None:
+        with self._writer.as_default():
+            for name, rate in rates.items():
+                tf.summary.scalar(name, rate, step=step)

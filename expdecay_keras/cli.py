@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import json
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +20,7 @@ from expdecay_keras.rule import DecayRule, check_count
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,9 +28,128 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="expdecay-keras", description=__doc__, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_preview(commands)
     _add_train(commands)
     args = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return int(args.run(args))
+
+
+def _add_rule(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    for name, kind, text in (
+        ("base_lr", float, "rate of warm-up and first real epoch"),
+        ("target_lr", float, "rate of the last epoch"),
+        ("n_epochs", int, "epochs, warm-up included"),
+        ("n_warmup_epochs", int, "warm-up epochs"),
+        ("warmup_start_lr", float, "ramp up from this rate (default: hold base-lr)"),
+    ):
+        default = defaults.get(name)
+        text += f" ({default})" if name in defaults else ""
+        parser.add_argument(_options([name]), type=kind, default=default, help=text)
+
+
+def _options(names: Iterable[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the arguments of the rule that have a value."""
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(DecayRule)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _add_preview(commands: Any) -> None:
+    parser = commands.add_parser(
+        "preview",
+        allow_abbrev=False,
+        help="show the rates of a rule",
+        description="Shows the decay and the rate of every epoch; of more than 50, evenly spaced ones.",
+    )
+    _add_rule(parser)
+    add = parser.add_argument
+    add("--callback", type=_file, metavar="FILE.json", help="a saved callback, instead of numbers")
+    add(
+        "--format",
+        choices=["table", "csv", "json"],
+        default="table",
+        help="csv, json: every epoch, the numbers of the history to the last digit (%(default)s)",
+    )
+    add("--plot", type=_picture, metavar="FILE", help="also draw the rates: a .png, .svg or .pdf file")
+    parser.set_defaults(run=_preview, parser=parser)
+
+
+def _picture(text: str) -> Path:
+    if Path(text).suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(f"must end in .png, .svg or .pdf: {text}")
+    return Path(text)
+
+
+def _preview(args: argparse.Namespace) -> int:
+    given = _given(args)
+    missing = [name for name in ("base_lr", "target_lr", "n_epochs") if name not in given]
+    if args.callback and given:
+        args.parser.error(f"argument --callback: not allowed with {_options(given)}")
+    if missing and not args.callback:
+        args.parser.error(f"the following arguments are required: {_options(missing)} (or --callback)")
+    try:
+        if args.plot:
+            _check_writable(args.plot)
+        rule = _read_rule(args.callback) if args.callback else DecayRule(**given)
+        if args.plot:
+            from expdecay_keras.plotting import save_plot
+
+            save_plot(rule, args.plot)
+    except (ValueError, OSError) as error:
+        args.parser.error(str(error))
+    try:
+        _print_rates(rule, args.format)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _check_writable(path: Path) -> None:
+    """Raises OSError unless the file can be written, ValueError if matplotlib is missing."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("matplotlib missing: pip install 'expdecay-keras[plot]'")
+    existed = path.exists()
+    path.open("ab").close()
+    if not existed:
+        path.unlink()
+
+
+def _read_rule(path: Path) -> DecayRule:
+    """Returns the rule of a saved WarmupExponentialDecay, whichever Keras saved it."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        name = saved.get("class_name") if isinstance(saved, dict) else None
+        if name not in ("WarmupExponentialDecay", "expdecay_keras>WarmupExponentialDecay"):
+            raise ValueError(f"class_name is {name!r}")
+        from expdecay_keras.callbacks import WarmupExponentialDecay
+
+        return WarmupExponentialDecay.from_config(saved.get("config")).rule
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} holds no WarmupExponentialDecay: {error}") from error
+
+
+def _print_rates(rule: DecayRule, form: str) -> None:
+    if form == "table":
+        from expdecay_keras.plotting import text_chart
+
+        is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        print(text_chart(rule, shutil.get_terminal_size().columns, ascii_only=not is_utf8))
+        return
+    print("epoch,learning_rate" if form == "csv" else "[")
+    for start in range(0, rule.n_epochs, 100_000):
+        epochs = range(start, min(start + 100_000, rule.n_epochs))
+        rates = rule.learning_rate(epochs, dtype="float32").numpy().tolist()
+        for epoch, rate in zip(epochs, rates):
+            if form == "csv":
+                print(f"{epoch},{rate}")
+            else:
+                comma = "," if epoch + 1 < rule.n_epochs else "\n]"
+                print(json.dumps({"epoch": epoch, "learning_rate": rate}) + comma)
 
 
 def _add_train(commands: Any) -> None:
@@ -40,12 +161,8 @@ def _add_train(commands: Any) -> None:
         "target-lr. Without options: a small network on scikit-learn's handwritten digits. "
         "Interrupted, the same command goes on where it was.",
     )
+    _add_rule(parser, base_lr=0.1, target_lr=1e-4, n_epochs=20, n_warmup_epochs=2)
     add = parser.add_argument
-    add("--base-lr", type=float, default=0.1, help="rate of warm-up and first real epoch (%(default)s)")
-    add("--target-lr", type=float, default=1e-4, help="rate of the last epoch (%(default)s)")
-    add("--n-epochs", type=int, default=20, help="epochs, warm-up included (%(default)s)")
-    add("--n-warmup-epochs", type=int, default=2, help="warm-up epochs (%(default)s)")
-    add("--warmup-start-lr", type=float, help="ramp up from this rate (default: hold base-lr)")
     add("--model", type=_file, metavar="FILE.keras", help="a compiled Keras model of yours")
     add("--data", type=_file, metavar="FILE.npz", help="x_train, y_train, x_test, y_test of yours")
     add("--batch-size", type=int, default=32, help="rows a batch (%(default)s)")
@@ -68,11 +185,7 @@ def _file(text: str) -> Path:
 
 def _train(args: argparse.Namespace) -> int:
     try:
-        rules = [
-            DecayRule(
-                args.base_lr, args.target_lr, args.n_epochs, args.n_warmup_epochs, args.warmup_start_lr
-            )
-        ]
+        rules = [DecayRule(**_given(args))]
         check_count("batch_size", args.batch_size, 1)
         check_count("seed", args.seed, 0, 2**32 - 1)
     except ValueError as error:
@@ -144,7 +257,6 @@ def _run(
             directory.tidy()
             print(f"{directory.path} holds this run, finished. --overwrite trains it anew.")
         else:
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
             from expdecay_keras.training import load_model, train
 
             model = load_model(args.model, data, args.seed)

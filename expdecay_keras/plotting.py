@@ -1,24 +1,45 @@
-"""Pictures of the rule."""
+"""The learning rate to look at: a picture, and the text chart of the command `preview`."""
 
 from __future__ import annotations
 
-from typing import Any
+import csv
+import math
+import os
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from expdecay_keras.rule import DecayRule
+
+
+class _Curve(NamedTuple):
+    label: str
+    epochs: Any
+    rates: Any
+    style: dict[str, Any]
+    marks: Any  # indices of the rates to write beside the curve
+    n_warmup_epochs: int = 0
+
 
 def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
-    """Draws the learning rate of every epoch on a log axis, warm-up shaded, ends labelled.
+    """Draws learning rates over epochs on a log axis, warm-up shaded, ends labelled.
+
+    A rule and a history have a value at every epoch; the callback and a staircase schedule hold it
+    up to the next one. Of more than 1000 epochs about 1000, evenly spaced, are drawn.
 
     Args:
-        *rules: One or more `DecayRule` or `WarmupExponentialDecay`.
+        *rules: One or more `DecayRule`, `WarmupExponentialDecay`, `WarmupExponentialSchedule`,
+            `tf.keras.callbacks.History` that holds a learning rate, or path (str or PathLike) of a
+            CSV file with the columns `epoch` and `learning_rate`, as `CSVLogger` writes it.
         ax: The matplotlib Axes to draw on. Default None: new Axes of 6 by 4 inches.
 
     Returns:
         The matplotlib Axes. Nothing is shown or saved.
 
     Raises:
-        ImportError: If matplotlib is not installed.
+        ImportError: matplotlib is not installed.
+        TypeError: An argument is of another kind.
+        ValueError: A history or file holds no learning rate.
 
     Example:
 
@@ -27,6 +48,7 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
     >>> ax.get_yscale()
     'log'
     """
+    curves = [curve for rule in rules for curve in _curves(rule)]
     if ax is None:
         try:
             from matplotlib import pyplot
@@ -35,29 +57,140 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
                 "plot_learning_rate needs matplotlib: pip install 'expdecay-keras[plot]'"
             ) from error
         _, ax = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    for rule in rules:
-        rule = getattr(rule, "rule", rule)
-        epochs = np.arange(rule.n_epochs)
-        rates = rule.learning_rate(epochs, dtype="float64").numpy()
-        label = f"{rule.base_lr:g} to {rule.target_lr:g} in {rule.n_epochs} epochs"
-        (line,) = ax.plot(epochs, rates, marker=".", label=label)
-        falling = -1 if rule.decay_rate < 0 else 1
-        for epoch, side, align in ((rule.n_warmup_epochs, -falling, "left"), (-1, falling, "right")):
-            ax.annotate(
-                f"{rates[epoch]:g}",
-                (epochs[epoch], rates[epoch]),
-                textcoords="offset points",
-                xytext=(0, 8 * side),
-                ha=align,
-                va="bottom" if side > 0 else "top",
-                color=line.get_color(),
-            )
-        if rule.n_warmup_epochs:
-            ax.axvspan(0, rule.n_warmup_epochs, color=line.get_color(), alpha=0.1, label="warm-up")
     ax.set_yscale("log")
+    for curve in curves:
+        labels = ax.get_legend_handles_labels()[1]
+        n_same = sum(label.split(" #")[0] == curve.label for label in labels)
+        label = f"{curve.label} #{n_same + 1}" if n_same else curve.label
+        (line,) = ax.plot(curve.epochs, curve.rates, label=label, **curve.style)
+        _write_rates(ax, curve, line.get_color())
+    for n_warmup_epochs in {curve.n_warmup_epochs for curve in curves} - {0}:
+        label = "" if "warm-up" in ax.get_legend_handles_labels()[1] else "warm-up"
+        ax.axvspan(0, n_warmup_epochs, color="gray", alpha=0.15, linewidth=0, label=label)
     ax.margins(y=0.15)
     ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("epoch")
     ax.set_ylabel("learning rate")
-    ax.legend()
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize="small")
     return ax
+
+
+def _curves(source: Any) -> list[_Curve]:
+    history = getattr(source, "history", None)
+    if isinstance(history, dict):
+        return _history_curves("history", {"epoch": source.epoch, **history})
+    if isinstance(source, (str, os.PathLike)):
+        with open(source, newline="") as file:
+            rows = [row for row in csv.reader(file) if row] or [[]]
+        return _history_curves(os.fspath(source), dict(zip(rows[0], zip(*rows[1:]))))
+    rule = getattr(source, "rule", source)
+    if not isinstance(rule, DecayRule):
+        raise TypeError(
+            "Argument `rules` must be rules, callbacks, schedules, histories or paths of CSV files. "
+            f"Received: {source!r}"
+        )
+    warm, last = rule.n_warmup_epochs, rule.n_epochs - 1
+    epochs = np.linspace(0, last, min(rule.n_epochs, 1000)).round()
+    style: dict[str, Any] = {"marker": "." if rule.n_epochs <= 100 else ""}
+    if source is rule:
+        kind = "rule"
+    elif getattr(source, "staircase", True):
+        kind = "staircase schedule" if hasattr(source, "staircase") else "callback"
+        epochs = np.append(epochs, rule.n_epochs)  # the last epoch is trained to its end
+        style.update(drawstyle="steps-post", markevery=slice(-1))
+    else:
+        kind = "continuous schedule"
+        epochs, style = np.linspace(0, rule.n_epochs, 1000), {}
+    epochs = np.union1d(epochs, [warm, warm + 1, last])
+    label = f"{kind}: {rule.base_lr:g} to {rule.target_lr:g} in {rule.n_epochs} epochs"
+    if warm:
+        label += f", {warm} of warm-up"
+    if rule.warmup_start_lr is not None:
+        label += f" from {rule.warmup_start_lr:g}"
+    rates = rule.learning_rate(epochs, dtype="float64").numpy()
+    marked = [0, last] if rule.warmup_start_lr is None else [0, warm, last]
+    return [_Curve(label, epochs, rates, style, np.searchsorted(epochs, marked), warm)]
+
+
+def _history_curves(source: str, table: dict[str, Any]) -> list[_Curve]:
+    """Returns a curve for each learning rate in a history's columns."""
+    names = [name for name in table if name == "lr" or name.startswith("learning_rate")]
+    if not names or not len(table.get("epoch", ())):
+        raise ValueError(f"There is no learning rate in {source}, which holds: {', '.join(table)}")
+    epochs = np.array(table["epoch"], dtype=float)
+    style = {"marker": "." if len(epochs) <= 100 else ""}
+    return [
+        _Curve(
+            source if len(names) == 1 else f"{source}: {name}",
+            epochs,
+            np.array(table[name], dtype=float),
+            style,
+            [0, -1],
+        )
+        for name in names
+    ]
+
+
+def _write_rates(ax: Any, curve: _Curve, color: Any) -> None:
+    """Writes the marked rates on the side of the curve where it does not run."""
+    written = {(text.xy[0], text.get_text()) for text in ax.texts}
+    rates = [curve.rates[mark] for mark in curve.marks]
+    neighbours = [rates[1], *rates[:-1]]
+    aligned = ["left", *["center"] * (len(rates) - 2), "right"]
+    for mark, rate, neighbour, align in zip(curve.marks, rates, neighbours, aligned):
+        epoch, text = curve.epochs[mark], f"{rate:g}"
+        if rate > 0 and (epoch, text) not in written:
+            above = rate >= neighbour
+            ax.annotate(
+                text,
+                (epoch, rate),
+                textcoords="offset points",
+                xytext=(0, 8 if above else -8),
+                ha=align,
+                va="bottom" if above else "top",
+                color=color,
+                bbox={"color": ax.get_facecolor(), "alpha": 0.7, "pad": 0.5},
+            )
+
+
+def save_plot(rule: Any, file: Any, **options: Any) -> None:
+    """Writes the picture of `plot_learning_rate` to a file, without a window system."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    plot_learning_rate(rule, ax=figure.subplots())
+    figure.savefig(file, dpi=150, **options)
+
+
+def text_chart(rule: DecayRule, width: int, ascii_only: bool) -> str:
+    """Returns a rule's decay in numbers, then its rates with bars on a log scale.
+
+    Of more than 50 epochs about 50, evenly spaced, are shown. A line has `width` columns.
+    """
+    decay_rate, n_epochs, n_warmup_epochs = rule.decay_rate, rule.n_epochs, rule.n_warmup_epochs
+    symbol, block = ("lambda", "#") if ascii_only else ("\u03bb", "\u2588")
+    doubling = "doubling time" if decay_rate > 0 else "half-life"
+    lines = [
+        f"decay rate {symbol}: {decay_rate:.6g} per epoch",
+        f"factor e^{symbol}: {math.exp(decay_rate):.6g} per epoch",
+        f"{doubling}: {math.log(2) / abs(decay_rate) if decay_rate else math.inf:.6g} epochs",
+        "",
+    ]
+    epochs = list(range(min(n_epochs, 50)))
+    if n_epochs > 50:
+        spaced = {i * (n_epochs - 1) // 47 for i in range(48)}
+        epochs = sorted(spaced | {n_warmup_epochs, n_warmup_epochs + 1})
+    rates = rule.learning_rate(epochs, dtype="float64").numpy().tolist()
+    # Six decimals where they hold the given rates, as in 0.1 to 1e-6, else six digits.
+    given = (rule.base_lr, rule.target_lr, rule.warmup_start_lr or 0.0)
+    style = ".6f" if all(rate == round(rate, 6) < 1000 for rate in given) else ".6g"
+    cells = [("epoch", "rate"), *((f"{epoch}", f"{rate:{style}}") for epoch, rate in zip(epochs, rates))]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    header, *starts = [f"{epoch:>{widths[0]}}  {rate:<{widths[1]}}  " for epoch, rate in cells]
+    lines.append(header.rstrip())
+    low, high = (math.log(end(rate for rate in rates if rate > 0)) for end in (min, max))
+    for start, rate in zip(starts, rates):
+        share = (math.log(rate) - low) / (high - low) if 0 < rate and low < high else float(rate > 0)
+        n_blocks = round(1 + (width - len(start) - 1) * share) if rate > 0 else 0
+        lines.append((start + block * n_blocks).rstrip())
+    return "\n".join(lines)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import io
 import math
 from numbers import Integral, Real
 from typing import Any
@@ -120,6 +122,16 @@ class DecayRule:
         plain = (base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr)
         for field, value in zip(dataclasses.fields(self), plain):
             object.__setattr__(self, field.name, value)
+
+    def _repr_svg_(self) -> str | None:
+        """Returns the curve for a notebook; without matplotlib None, which leaves it the repr."""
+        if importlib.util.find_spec("matplotlib") is None:
+            return None
+        from expdecay_keras.plotting import save_plot  # here, since it imports this module
+
+        svg = io.StringIO()
+        save_plot(self, svg, format="svg")
+        return svg.getvalue()
 
     @property
     def decay_rate(self) -> float:

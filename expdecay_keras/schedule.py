@@ -75,6 +75,10 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         self.staircase = staircase
         self.name = name
 
+    def __repr__(self) -> str:
+        arguments = (f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
     def __call__(self, step: Any) -> Any:
         with tf.name_scope(self.name):
             # An integer division is exact under XLA as well, which multiplies by 1 / steps_per_epoch.

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 from expdecay_keras.callbacks import WarmupExponentialDecay
-from expdecay_keras.plotting import plot_learning_rate
+from expdecay_keras.plotting import save_plot
 from expdecay_keras.run import RunDirectory, RunError, one_line
 from expdecay_keras.schedule import WarmupExponentialSchedule
 
@@ -187,7 +186,5 @@ def train(
         ],
     )
     directory.callback.write_text(json.dumps(tf.keras.utils.serialize_keras_object(decay), indent=2))
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    plot_learning_rate(decay, ax=figure.subplots())
-    figure.savefig(directory.picture, dpi=150)
+    save_plot(decay, directory.picture)
     directory.finish(model)

@@ -338,6 +338,13 @@ def test_config_holds_the_constructors_arguments():
     assert WarmupExponentialDecay.from_config(config).get_config() == config
 
 
+def test_repr_can_be_pasted():
+    decay = WarmupExponentialDecay(*ALL_NON_DEFAULT)
+    pasted = eval(repr(decay))
+    assert type(pasted) is WarmupExponentialDecay and pasted.get_config() == CONFIG
+    assert repr(pasted) == repr(decay)
+
+
 def test_config_is_plain_whatever_came_in():
     numpy = WarmupExponentialDecay(np.float32(0.5), np.float64(0.1), np.int32(9), np.uint8(2), 0, True)
     assert [type(value) for value in numpy.get_config().values()] == [float, float, int, int, float, int]

@@ -1,3 +1,5 @@
+import csv
+import json
 import os
 import shutil
 import subprocess
@@ -6,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from conftest import float32_rates
 
-from expdecay_keras import __version__
+from expdecay_keras import DecayRule, __version__
 from expdecay_keras.cli import main
 
 CONSOLE_SCRIPT = str(Path(sys.executable).with_name("expdecay-keras"))
@@ -30,11 +34,12 @@ def imported(stderr):
     [
         (["--help"], 0, "train a network by the rule"),
         (["train", "--help"], 0, "--compare-constant"),
+        (["preview", "--help"], 0, "--callback FILE.json"),
         (["--version"], 0, f"expdecay-keras {__version__}"),
         (["train", "--base-lr", "-1"], 2, "Argument `base_lr` must be a finite number > 0. Received"),
         (["train", "--n-epochs", "3"], 2, "Argument `n_epochs` must be from 4 to"),
     ],
-    ids=["help", "train-help", "version", "illegal-rate", "illegal-count"],
+    ids=["help", "train-help", "preview-help", "version", "illegal-rate", "illegal-count"],
 )
 def test_answers_without_tensorflow(command, arguments, status, output):
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
@@ -166,3 +171,183 @@ def test_a_run_json_of_someone_else(content, options, tmp_path, capsys):
 
 def test_console_script_is_installed():
     assert shutil.which("expdecay-keras", path=str(Path(sys.executable).parent))
+
+
+# preview
+
+
+def preview(*options, **environment):
+    """Runs the command as a user does, with stdout taken as UTF-8 of 80 columns."""
+    environment = {**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8", **environment}
+    command = [CONSOLE_SCRIPT, "preview", *options]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def options_of(base_lr, target_lr, n_epochs, n_warmup_epochs):
+    numbers = {
+        "base-lr": base_lr,
+        "target-lr": target_lr,
+        "n-epochs": n_epochs,
+        "n-warmup-epochs": n_warmup_epochs,
+    }
+    return [text for name, value in numbers.items() for text in (f"--{name}", str(value))]
+
+
+def test_preview_of_the_seed_table(seed_row, seed_rates):
+    lines = preview(*options_of(*seed_row)).splitlines()
+    shown = [line.split()[:2] for line in lines[-5:]]
+    assert shown == [[str(epoch), f"{rate:.6f}"] for epoch, rate in enumerate(seed_rates)]
+    assert "λ" in lines[0] and "█" in lines[-1] and max(map(len, lines)) == 80
+    ascii_lines = preview(*options_of(*seed_row), PYTHONIOENCODING="latin-1", COLUMNS="50").splitlines()
+    assert [line.split()[:2] for line in ascii_lines[-5:]] == shown
+    assert "".join(ascii_lines).isascii() and max(map(len, ascii_lines)) == 50
+
+
+def test_preview_as_csv_and_json_reads_back_to_the_bit(seed_row, seed_rates, capsys):
+    rates = float32_rates(DecayRule(*seed_row), range(5))
+    assert [round(rate, 6) for rate in rates] == seed_rates
+    assert main(["preview", *options_of(*seed_row), "--format", "csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(int(row["epoch"]), float(row["learning_rate"])) for row in rows] == list(enumerate(rates))
+    assert main(["preview", *options_of(*seed_row), "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["epoch"], row["learning_rate"]) for row in rows] == list(enumerate(rates))
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_preview_shows_every_epoch(form, capsys, monkeypatch):
+    numbers = (0.1, 1e-4, 100_003, 2)
+    assert main(["preview", *options_of(*numbers), "--format", form]) == 0
+    shown = capsys.readouterr().out
+    rows = json.loads(shown) if form == "json" else list(csv.DictReader(shown.splitlines()))
+    assert [int(row["epoch"]) for row in rows] == list(range(100_003))
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates == float32_rates(DecayRule(*numbers), range(100_003))
+
+
+def test_preview_of_a_ramp(capsys):
+    options = [*options_of(0.1, 1e-4, 5, 2), "--warmup-start-lr", "0.02", "--format", "csv"]
+    assert main(["preview", *options]) == 0
+    assert "0,0.0199999" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix, start", [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")])
+def test_preview_draws(suffix, start, tmp_path, capsys):
+    file = tmp_path / f"rates{suffix}"
+    options = [*options_of(0.1, 1e-4, 5, 2), "--plot", str(file), "--format", "csv"]
+    assert main(["preview", *options]) == 0
+    assert file.read_bytes().startswith(start)
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def save_callback(path, *arguments):
+    from expdecay_keras import WarmupExponentialDecay
+
+    saved = tf.keras.utils.serialize_keras_object(WarmupExponentialDecay(*arguments))
+    path.write_text(json.dumps(saved))
+    return saved
+
+
+def test_preview_of_a_saved_callback(tmp_path, capsys):
+    numbers = (0.1, 1e-4, 5, 2, 0.02, 1)
+    saved = save_callback(tmp_path / "callback.json", *numbers)
+    rates = float32_rates(DecayRule(*numbers[:5]), range(5))
+    for name in ("WarmupExponentialDecay", "expdecay_keras>WarmupExponentialDecay"):
+        (tmp_path / "callback.json").write_text(json.dumps({**saved, "class_name": name}))
+        options = ["--callback", str(tmp_path / "callback.json"), "--format", "csv"]
+        assert main(["preview", *options]) == 0
+        rows = csv.DictReader(capsys.readouterr().out.splitlines())
+        assert [float(row["learning_rate"]) for row in rows] == rates
+
+
+@pytest.mark.parametrize("form", ["table", "csv"])
+def test_preview_into_a_pipe_that_closes(form):
+    options = [*options_of(0.1, 1e-4, 2**53, 2), "--format", form]
+    command = [CONSOLE_SCRIPT, "preview", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if form == "csv":
+        assert process.stdout.readline() == "epoch,learning_rate\n"
+    process.stdout.close()
+    assert process.wait() == 0
+    stderr = process.stderr.read()
+    process.stderr.close()
+    assert "Broken" not in stderr and "Error" not in stderr
+
+
+PREVIEW = ["preview", *options_of(0.1, 1e-4, 5, 2)]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["preview"], "required: --base-lr, --target-lr, --n-epochs (or --callback)"),
+        ([*PREVIEW[:-4], "--n-epochs", "1"], "`n_epochs` must be from 2 to"),
+        ([*PREVIEW, "--base-lr", "inf"], "`base_lr` must be a finite number > 0. Received: base_lr=inf"),
+        ([*PREVIEW, "--warmup-start-lr", "-1"], "`warmup_start_lr` must be a finite number >= 0"),
+        ([*PREVIEW, "--format", "xml"], "argument --format: invalid choice: 'xml'"),
+        (
+            [*PREVIEW, "--plot", "rates.gif"],
+            "argument --plot: must end in .png, .svg or .pdf",
+        ),
+        ([*PREVIEW, "--plot", "rates"], "argument --plot: must end in .png, .svg or .pdf: rates"),
+        ([*PREVIEW, "--plot", "no/rates.png"], "No such file or directory: 'no/rates.png'"),
+        ([*PREVIEW, "--plot", "here.png"], "Is a directory: 'here.png'"),
+        ([*PREVIEW, "--plot", "a.png", "--target-lr", "0"], "`target_lr` must be a finite number > 0"),
+        (["preview", "--callback", "no.json"], "argument --callback: no such file: no.json"),
+        ([*PREVIEW, "--callback", "here.json"], "--callback: not allowed with --base-lr, --target-lr"),
+    ],
+)
+def test_preview_refuses_without_tensorflow(arguments, message, tmp_path):
+    (tmp_path / "here.png").mkdir()
+    (tmp_path / "here.json").write_text("{}")
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    command = [CONSOLE_SCRIPT, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(said) == 1 and message in said[0]
+    assert not {"tensorflow", "numpy"} & imported(done.stderr)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here.json", "here.png"]
+
+
+SCHEDULE = '{"class_name": "ExponentialDecay", "config": {"initial_learning_rate": 0.1}}'
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("[" * 100_000, "maximum recursion depth"),
+        ("\udc80", "invalid start byte"),
+        ("[]", "class_name is None"),
+        ("null", "class_name is None"),
+        (SCHEDULE, "class_name is 'ExponentialDecay'"),
+        (
+            '{"class_name": "WarmupExponentialDecay"}',
+            "must be a mapping, not NoneType",
+        ),
+        ('{"class_name": "WarmupExponentialDecay", "config": {}}', "base_lr"),
+        ({"base_lr": -1}, "Argument `base_lr` must be a finite number > 0. Received: base_lr=-1"),
+        ({"base_lr": float("nan")}, "Argument `base_lr` must be a finite number > 0"),
+        ({"verbose": 7}, "Argument `verbose` must be from 0 to 1. Received: verbose=7"),
+        ({"line\nbreak": 1}, "unexpected keyword argument 'line break'"),
+    ],
+)
+def test_preview_of_a_file_that_holds_no_callback(content, message, tmp_path, capsys):
+    file = tmp_path / "callback.json"
+    if isinstance(content, dict):
+        saved = save_callback(file, 0.1, 1e-4, 5)
+        content = json.dumps({**saved, "config": {**saved["config"], **content}})
+    file.write_text(content, errors="surrogateescape", encoding="utf-8")
+    said = refused(["preview", "--callback", str(file), "--plot", str(tmp_path / "a.png")], capsys)
+    assert f"{file} holds no WarmupExponentialDecay: " in said and message in said
+    assert [path.name for path in tmp_path.iterdir()] == ["callback.json"]
+
+
+def test_preview_without_matplotlib(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = refused([*PREVIEW, "--plot", str(tmp_path / "a.png")], capsys)
+    assert "matplotlib missing: pip install 'expdecay-keras[plot]'" in said

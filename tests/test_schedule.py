@@ -1,4 +1,5 @@
 import json
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -197,29 +198,108 @@ def test_logger_with_several_optimizers(data):
     assert history["learning_rate_planned"] == float32_rates(schedule.rule, range(6))
 
 
-def test_logger_has_no_batch_hooks():
+def test_logger_has_no_batch_hooks(tmp_path):
     base = tf.keras.callbacks.Callback
     for name in [name for name in dir(base) if name.startswith("on_") and "batch" in name]:
-        assert getattr(LearningRateLogger, name) is getattr(base, name)
+        for logger in (LearningRateLogger(), LearningRateLogger(str(tmp_path))):
+            assert getattr(logger, name).__func__ is getattr(base, name)
 
 
-def test_logger_round_trip():
-    serialized = json.loads(json.dumps(tf.keras.utils.serialize_keras_object(LearningRateLogger())))
-    assert type(tf.keras.utils.deserialize_keras_object(serialized)) is LearningRateLogger
+def scalars(log_dir, tag="learning_rate"):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(log_dir), size_guidance={"tensors": 0}).Reload().Tensors(tag)
+    # TensorBoard reads files of the same second in any order.
+    return sorted((event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events)
+
+
+def test_logger_writes_every_epoch_for_tensorboard(fit, tmp_path):
+    history = fit(build_scheduled(), [LearningRateLogger(tmp_path)], epochs=6, batch_size=4)
+    assert scalars(tmp_path) == list(enumerate(history["learning_rate"]))
+
+
+@BOTH
+@pytest.mark.parametrize("update_freq", [1, 5])
+def test_logger_writes_every_kth_update_for_tensorboard(update_freq, staircase, fit, tmp_path):
+    model = build_scheduled(staircase)
+    schedule = WarmupExponentialSchedule(**RULE, steps_per_epoch=STEPS_PER_EPOCH, staircase=staircase)
+    # A fit that goes on, with another logger, goes on with the updates' count.
+    for first, last in [(0, 2), (2, 6)]:
+        logger = LearningRateLogger(str(tmp_path), update_freq)
+        history = fit(model, [logger], epochs=last, initial_epoch=first, batch_size=4)
+        assert history["learning_rate"] == float32_rates(schedule.rule, range(first, last))
+    updates = range(0, 24, update_freq)
+    assert scalars(tmp_path) == [(update, float(schedule(update))) for update in updates]
+
+
+def test_logger_with_several_updates_at_once(fit, tmp_path):
+    model = build_scheduled(staircase=False)
+    model.compile(model.optimizer, "mse", steps_per_execution=2)
+    fit(model, [LearningRateLogger(tmp_path, update_freq=3)], epochs=3, batch_size=4)
+    assert [update for update, _ in scalars(tmp_path)] == [0, 4, 6, 10]
+
+
+def test_logger_round_trip(fit, tmp_path):
+    config = {"log_dir": str(tmp_path), "update_freq": 2}
+    for expected in ({"log_dir": None, "update_freq": "epoch"}, config):
+        logger = LearningRateLogger(**expected)
+        serialized = json.loads(json.dumps(tf.keras.utils.serialize_keras_object(logger)))
+        restored = tf.keras.utils.deserialize_keras_object(serialized)
+        assert type(restored) is LearningRateLogger
+        assert restored.get_config() == expected and list(expected) == ["log_dir", "update_freq"]
+    fit(build_scheduled(), [restored], epochs=2, batch_size=4)
+    copied = pickle.loads(pickle.dumps(restored))
+    assert copied.get_config() == config and copied.model is None
+    assert LearningRateLogger(tmp_path).get_config()["log_dir"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"log_dir": 1}, TypeError, "Argument `log_dir` must be a path or None. Received: log_dir=1"),
+        (
+            {"log_dir": "logs", "update_freq": "batch"},
+            ValueError,
+            "Argument `update_freq` must be 'epoch' or an integer. Received: update_freq='batch'",
+        ),
+        (
+            {"log_dir": "logs", "update_freq": 1.0},
+            TypeError,
+            "Argument `update_freq` must be an integer. Received: update_freq=1.0",
+        ),
+        (
+            {"log_dir": "logs", "update_freq": 0},
+            ValueError,
+            f"Argument `update_freq` must be from 1 to {2**53}. Received: update_freq=0",
+        ),
+        (
+            {"update_freq": 5},
+            ValueError,
+            "Argument `update_freq` needs `log_dir`. Received: update_freq=5, log_dir=None",
+        ),
+    ],
+)
+def test_logger_illegal_argument(arguments, error, message):
+    with pytest.raises(error) as raised:
+        LearningRateLogger(**arguments)
+    assert str(raised.value) == message
+
+
+def test_logger_without_tensorboard(monkeypatch, model, fit, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ImportError, match=r"pip install 'expdecay-keras\[tensorboard\]'"):
+        fit(model, [LearningRateLogger(tmp_path)], epochs=1)
+    fit(model, [LearningRateLogger()], epochs=1)
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["logger-first", "tensorboard-first"])
 def test_tensorboard_has_the_rate(order, fit, tmp_path):
     # keras#11973, #16087, tensorflow#46248: in TensorBoard, whatever the order of callbacks.
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     callbacks = [LearningRateLogger(), tf.keras.callbacks.TensorBoard(str(tmp_path))]
     fit(build_scheduled(), callbacks[::order], epochs=6, batch_size=4)
-    scalars = EventAccumulator(str(tmp_path / "train")).Reload().Tensors("epoch_learning_rate")
-    assert [event.step for event in scalars] == list(range(6))
-    rates = [float(tf.make_ndarray(event.tensor_proto)) for event in scalars]
     # Keras's TensorBoard asks a schedule when the epoch has ended: the next epoch's first rate.
-    assert rates == float32_rates(DecayRule(**RULE), range(1, 7))
+    rates = float32_rates(DecayRule(**RULE), range(1, 7))
+    assert scalars(tmp_path / "train", "epoch_learning_rate") == list(enumerate(rates))
 
 
 def test_gradient_tape_loop(data):
@@ -468,6 +548,13 @@ def test_config_holds_the_constructors_arguments():
     numpy = WarmupExponentialSchedule(np.float32(0.5), 1, np.int32(9), steps_per_epoch=np.int64(5))
     kinds = [type(value) for value in numpy.get_config().values()]
     assert kinds == [float, float, int, int, type(None), int, bool, str]
+
+
+def test_repr_can_be_pasted():
+    schedule = WarmupExponentialSchedule(**CONFIG)
+    pasted = eval(repr(schedule))
+    assert type(pasted) is WarmupExponentialSchedule and pasted.get_config() == CONFIG
+    assert repr(pasted) == repr(schedule)
 
 
 def test_keras_serialization():
