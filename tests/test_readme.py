@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from expdecay_keras.cli import main
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -33,6 +35,13 @@ def test_code_blocks_run(tmp_path, monkeypatch):
     blocks = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if ">>>" not in b]
     assert blocks
     exec("\n".join(blocks), {})
+
+
+def test_preview_prints_what_the_readme_shows(capsys, monkeypatch):
+    command, output = re.search(r"```\n\$ expdecay-keras (preview .*)\n((?:.*\n)*?)```", README).groups()
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(command.split()) == 0
+    assert capsys.readouterr().out == output
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["demo", "test"])

@@ -8,6 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
@@ -109,6 +112,28 @@ def test_results(unbroken):
         assert f"{float(row['learning_rate']):13.6g}  {float(row['loss']):13.6g}" in output
     for name in ("history.csv", "learning_rate.png", "tensorboard", "model.keras", "callback.json"):
         assert f"\n{run_dir / name}\n" in output
+
+
+def test_a_tensorboard_server_shows_the_rates(unbroken):
+    run_dir, _ = unbroken
+    where = ["--logdir", str(run_dir / "tensorboard"), "--host", "127.0.0.1", "--port", "0"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", *where], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        said = iter(server.stderr.readline, "")
+        url = next(found[0] for line in said if (found := re.search(r"http://127\.0\.0\.1:\d+/", line)))
+        browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        query, answer = "data/plugin/scalars/scalars?run=train&tag=epoch_learning_rate", []
+        deadline = time.monotonic() + 120
+        while len(answer) < 8 and time.monotonic() < deadline:  # it reads the logs while it answers
+            with contextlib.suppress(urllib.error.HTTPError), browser.open(url + query) as response:
+                answer = json.load(response)
+    finally:
+        server.terminate()
+        server.communicate()
+    rates = [(int(row["epoch"]), float(row["learning_rate"])) for row in history(run_dir)]
+    assert [(step, value) for _, step, value in answer] == rates
 
 
 def test_finished_run_is_not_trained_again(unbroken, capsys):
