@@ -88,7 +88,7 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         super().__init__()
         self.rule = rule
         self.verbose = verbose
-        self._rates: dict[int, float] = {}  # of the next thousand epochs
+        self._rates: dict[int, Any] = {}
         self._set: dict[str, float] = {}  # what the optimizers were given, by name in the log
         self._warned = False
 
@@ -146,29 +146,31 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
                     f"learning rate ({float16.tiny} to {float16.max}). Received: {name}={value!r}"
                 )
 
-    def _rate(self, epoch: int) -> float:
-        """Returns the rate of an epoch in float64, evaluating the rule a thousand epochs at a time."""
+    def _rate(self, epoch: int) -> Any:
+        """Returns the rate of an epoch, a float64 tensor; evaluates the rule for 1000 epochs at once."""
         epoch = int(epoch)
         if epoch not in self._rates:
             epochs = range(epoch, epoch + 1000)
-            rates = self.rule.learning_rate(epochs, dtype=tf.float64).numpy().tolist()
-            self._rates = dict(zip(epochs, rates))
+            rates = self.rule.learning_rate(epochs, dtype=tf.float64)
+            self._rates = dict(zip(epochs, tf.unstack(rates)))
         return self._rates[epoch]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         rate = self._rate(epoch)
         for name, optimizer in _optimizers(self.model):
             held = self._check_unchanged(name, optimizer)
-            optimizer.learning_rate = rate
-            self._set[name] = float(held.dtype.type(rate))
+            optimizer.learning_rate = new = tf.cast(rate, held.dtype)
+            self._set[name] = float(new)
         if self.verbose:
-            print(f"\nEpoch {epoch + 1}: WarmupExponentialDecay setting learning rate to {rate}.")
+            print(f"\nEpoch {epoch + 1}: WarmupExponentialDecay setting learning rate to {float(rate)}.")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        for name, optimizer in _optimizers(self.model):
-            self._check_unchanged(name, optimizer)
         if logs is not None:
             logs.update(self._set)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        for name, optimizer in _optimizers(self.model):
+            self._check_unchanged(name, optimizer)
 
     def _check_unchanged(self, name: str, optimizer: Any) -> Any:
         """Returns the rate the optimizer holds; warns once if this callback did not set it."""

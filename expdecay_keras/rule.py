@@ -175,19 +175,16 @@ class DecayRule:
         if not dtype.is_floating:
             raise TypeError(f"Argument `dtype` must be floating. Received: dtype={dtype.name!r}")
         epoch = as_float64(epoch)
-        n_decay_epochs = float(self.n_epochs - (self.n_warmup_epochs + 1))
-        decayed = tf.clip_by_value(epoch - self.n_warmup_epochs, 0.0, n_decay_epochs)
-        # Each half of the curve starts from its own end: both ends are exact, the error is halved.
-        rate = tf.where(
-            decayed < n_decay_epochs / 2,
-            self.base_lr * tf.math.exp(self.decay_rate * decayed),
-            self.target_lr * tf.math.exp(self.decay_rate * (decayed - n_decay_epochs)),
-        )
+        n_warmup_epochs = float(self.n_warmup_epochs)
+        decayed = tf.maximum(epoch - n_warmup_epochs, 0.0)
+        rate = self.base_lr * tf.math.exp(self.decay_rate * decayed)
+        # Select, since tf.where would broadcast: in a compiled step that costs as much as the rest.
+        target = self.target_lr * tf.ones_like(epoch)
+        rate = tf.raw_ops.Select(condition=epoch >= self.n_epochs - 1, x=target, y=rate)
         if self.warmup_start_lr is not None:
-            n_warmup_epochs = float(self.n_warmup_epochs)
-            warmed = tf.clip_by_value(epoch, 0.0, n_warmup_epochs)
+            warmed = tf.maximum(epoch, 0.0)
             # The ramp as a weighted mean of its ends: no difference of rates to lose digits in.
             ramp = self.warmup_start_lr * ((n_warmup_epochs - warmed) / n_warmup_epochs)
             ramp += self.base_lr * (warmed / n_warmup_epochs)
-            rate = tf.where(epoch < n_warmup_epochs, ramp, rate)
+            rate = tf.raw_ops.Select(condition=epoch < n_warmup_epochs, x=ramp, y=rate)
         return tf.cast(rate, dtype)

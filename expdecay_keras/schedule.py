@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from expdecay_keras.rule import DecayRule, as_float64, check_count
+
+
+@functools.lru_cache(maxsize=32)
+def _rates_of_all_epochs(rule: DecayRule, dtype: str) -> Any:
+    """Returns the rates as a NumPy array, evaluated once, not in the graph that looks them up."""
+    with tf.init_scope():
+        return rule.learning_rate(np.arange(rule.n_epochs), dtype).numpy()
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
@@ -81,13 +90,18 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
 
     def __call__(self, step: Any) -> Any:
         with tf.name_scope(self.name):
+            if not self.staircase:
+                return self.rule.learning_rate(as_float64(step) / self.steps_per_epoch)
+            if not (hasattr(step, "dtype") and tf.as_dtype(step.dtype) in (tf.int32, tf.int64)):
+                step = tf.minimum(as_float64(step), 2.0**62)
             # An integer division is exact under XLA as well, which multiplies by 1 / steps_per_epoch.
-            if self.staircase:
-                step = tf.cast(tf.minimum(as_float64(step), 2.0**62), tf.int64)
-                epoch = step // self.steps_per_epoch
-            else:
-                epoch = as_float64(step) / self.steps_per_epoch
-            return self.rule.learning_rate(epoch)
+            epoch = tf.cast(step, tf.int64) // self.steps_per_epoch
+            if self.rule.n_epochs > 2**20:
+                return self.rule.learning_rate(epoch)
+            rates = _rates_of_all_epochs(self.rule, tf.keras.backend.floatx())
+            first, last = np.int64(0), np.int64(len(rates) - 1)
+            epoch = tf.raw_ops.ClipByValue(t=epoch, clip_value_min=first, clip_value_max=last)
+            return tf.gather(rates, epoch)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order, as plain Python values."""

@@ -291,6 +291,14 @@ def test_a_change_by_another_callback_warns_once_and_is_overwritten(order, model
     assert [str(w.message) for w in warned if w.category is UserWarning] == [message]
 
 
+def test_a_change_in_the_last_epoch_warns(model, fit):
+    reduce = tf.keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e9)
+    with pytest.warns(UserWarning, match="Something else changed `learning_rate` from 0.5 to 0.25"):
+        rates = fit(model, [WarmupExponentialDecay(0.5, 0.5, 2), reduce], epochs=2)["learning_rate"]
+    assert rates == [0.5, 0.5]
+    assert model.optimizer.learning_rate.numpy() == 0.25
+
+
 def test_a_rate_set_between_two_fits_is_no_conflict(model, fit):
     decay = WarmupExponentialDecay(0.5, 0.25, 2)
     fit(model, [decay], epochs=2)

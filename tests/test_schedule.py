@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import build_model, float32_rates
+from oracle import random_rules
 from test_callbacks import IS_KERAS_3
-from test_rule import ILLEGAL, LEGAL, random_rules
+from test_rule import ILLEGAL, LEGAL
 
 from expdecay_keras import (
     DecayRule,
@@ -358,6 +359,27 @@ def test_gradient_accumulation_counts_batches(fit):
         pytest.skip("this Keras has no gradient_accumulation_steps")
     rates = fit(build_model(optimizer), [LearningRateLogger()], epochs=6, batch_size=4)["learning_rate"]
     assert rates == float32_rates(schedule.rule, range(6))
+
+
+def test_more_epochs_than_are_looked_up():
+    rule = DecayRule(0.1, 1e-4, 2**20 + 1, 2**19)
+    schedule = WarmupExponentialSchedule(0.1, 1e-4, 2**20 + 1, 2**19, steps_per_epoch=3)
+    epochs = np.linspace(-1, 2**20 + 2, 1001).astype(np.int64)
+    np.testing.assert_array_equal(schedule(epochs * 3 + 2), rule.learning_rate(epochs))
+
+
+def test_floatx_of_the_moment(seed_row, seed_rates):
+    schedule = WarmupExponentialSchedule(*seed_row, steps_per_epoch=10)
+    assert schedule(49).dtype == tf.float32
+    tf.keras.backend.set_floatx("float64")
+    try:
+        rates = tf.function(schedule)(tf.range(0, 50, 10))
+        assert rates.dtype == tf.float64
+        assert rates.numpy().round(6).tolist() == seed_rates
+        assert rates[-1] == seed_row[1]
+    finally:
+        tf.keras.backend.set_floatx("float32")
+    assert schedule(49).dtype == tf.float32
 
 
 # Saving, each load in a fresh process that goes on to the bit
