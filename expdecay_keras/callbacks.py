@@ -148,12 +148,12 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
 
     def _rate(self, epoch: int) -> Any:
         """Returns the rate of an epoch, a float64 tensor; evaluates the rule for 1000 epochs at once."""
-        epoch = int(epoch)
-        if epoch not in self._rates:
+        epoch, rates = int(epoch), self._rates
+        if epoch not in rates:
             epochs = range(epoch, epoch + 1000)
-            rates = self.rule.learning_rate(epochs, dtype=tf.float64)
-            self._rates = dict(zip(epochs, tf.unstack(rates)))
-        return self._rates[epoch]
+            rates = dict(zip(epochs, tf.unstack(self.rule.learning_rate(epochs, dtype=tf.float64))))
+            self._rates = rates
+        return rates[epoch]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         rate = self._rate(epoch)

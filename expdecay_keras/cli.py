@@ -217,11 +217,18 @@ def _train(args: argparse.Namespace) -> int:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             print(f"\nInterrupted{_progress(args, directories)}", file=sys.stderr)
             return 128 + signals[0]
-        from expdecay_keras.run import RunError
+        from expdecay_keras.run import RunError, RunStopped, one_line
 
+        if isinstance(error, RunStopped):
+            print(f"{args.parser.prog}: error: {error}{_progress(args, directories)}", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(2)  # after a write that failed HDF5 may crash when Python ends as usual
         if isinstance(error, (RunError, OSError)):
-            args.parser.error(str(error))
+            args.parser.error(str(error) if isinstance(error, RunError) else one_line(error))
         raise
+    finally:
+        for directory in directories:
+            directory.close()
     return 0
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import json
+import lzma
 import os
 import re
 import shutil
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,14 +19,20 @@ from typing import Any
 
 import numpy as np
 
-# What NumPy raises on a file that is no archive of arrays, or a damaged one.
-_DAMAGED = (
+# What NumPy and Keras let through on a file that is damaged or something else.
+DAMAGED = (
+    ArithmeticError,
     AttributeError,
     EOFError,
-    KeyError,
+    LookupError,
+    MemoryError,
     OSError,
+    RuntimeError,
     TypeError,
     ValueError,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -31,6 +41,10 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 class RunError(Exception):
     """A run cannot start or go on for a reason the user can mend, said in one line."""
+
+
+class RunStopped(RunError):
+    """A run that was under way cannot go on; the same command takes it up again later."""
 
 
 def load_data(path: Path | None) -> dict[str, Any]:
@@ -49,8 +63,8 @@ def load_data(path: Path | None) -> dict[str, Any]:
         return dict(zip(ARRAYS, (x[:-360], y[:-360], x[-360:], y[-360:])))
     try:
         with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in ARRAYS}
-    except _DAMAGED as error:
+            data = {name: np.asarray(file[name]) for name in ARRAYS}
+    except DAMAGED as error:
         raise RunError(f"{path} is no .npz file of {', '.join(ARRAYS)}: {one_line(error)}") from error
     for name, array in data.items():
         if array.dtype.kind not in "biuf" or array.ndim == 0 or array.size == 0:
@@ -73,7 +87,11 @@ def digest(path: Path | None) -> str | None:
 
 def one_line(error: BaseException) -> str:
     """Returns what an error says as one line of at most 300 characters."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras 3 prints parts in bold
+    if isinstance(error, OSError) and error.errno:
+        where = f": {error.filename}" if error.filename else ""
+        return os.strerror(error.errno) + where
+    text = str(error.args[0][0][-1] if isinstance(error, shutil.Error) else error)
+    text = re.sub(r"\x1b\[[0-9;]*m|\{\{.*?\}\} ?", "", text)  # bold print, names of operations
     lines = [line.strip() for line in text.splitlines() if line.strip() and "[[" not in line]
     if lines[:1] == ["Graph execution error:"]:  # a stack of operations stands before the reason
         lines = lines[-1:]
@@ -100,6 +118,7 @@ class RunDirectory:
         self.dropped = path / "state.dropped"
         self.backup = self.state / "backup"
         self.started = False
+        self._lock: int | None = None
 
     @property
     def results(self) -> tuple[Path, ...]:
@@ -114,6 +133,8 @@ class RunDirectory:
         existing = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK)):
             raise RunError(f"Cannot write to {existing}")
+        if existing == self.path and self._lock is None:
+            self._keep_others_out()
         if not self.identity.exists():
             for file in (*self.results, self.state, self.dropped):
                 if file.exists():
@@ -140,6 +161,20 @@ class RunDirectory:
         if not whole:
             raise RunError(f"{self.path} is damaged: epochs are missing. --overwrite starts anew")
 
+    def _keep_others_out(self) -> None:
+        """Locks the directory until `close`, or the end of the process however it comes."""
+        self._lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"Another run is at work in {self.path}") from None
+
+    def close(self) -> None:
+        """Lets other runs in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
     @staticmethod
     def _not_ours(file: Path) -> RunError:
         return RunError(f"{file} is there and no run of this program wrote it. Choose another --run-dir")
@@ -159,6 +194,10 @@ class RunDirectory:
     def start(self, identity: dict[str, Any], overwrite: bool) -> None:
         """Makes the directory and puts backup and history back to the newest snapshot."""
         self.path.mkdir(parents=True, exist_ok=True)
+        if self._lock is None:  # it was not there when it was checked
+            self._keep_others_out()
+            if self.identity.exists():
+                raise RunError(f"Another run was at work in {self.path} meanwhile")
         shutil.rmtree(self.dropped, ignore_errors=True)
         if overwrite:
             self.model.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import tensorflow as tf
 
 from expdecay_keras.callbacks import WarmupExponentialDecay
 from expdecay_keras.plotting import save_plot
-from expdecay_keras.run import RunDirectory, RunError, one_line
+from expdecay_keras.run import DAMAGED, RunDirectory, RunError, RunStopped, one_line
 from expdecay_keras.schedule import WarmupExponentialSchedule
 
 
@@ -38,7 +37,7 @@ class Snapshots(tf.keras.callbacks.BackupAndRestore):
         n_iterations = self.directory.n_iterations_done
         try:
             super().on_train_begin(logs)
-        except (KeyError, OSError, ValueError, tf.errors.OpError) as error:
+        except (*DAMAGED, tf.errors.OpError) as error:
             raise RunError(f"{self.directory.state} is damaged. --overwrite starts anew") from error
         if n_iterations not in (None, int(self.model.optimizer.iterations.numpy())):
             raise RunError(
@@ -94,7 +93,7 @@ def load_model(path: Path | None, data: dict[str, Any], seed: int) -> Any:
         with warnings.catch_warnings():  # that a model never trained has no optimizer state to load
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             model = tf.keras.models.load_model(path, custom_objects=names, safe_mode=True)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (*DAMAGED, tf.errors.OpError) as error:
         raise RunError(f"{path} is no Keras model that loads: {one_line(error)}") from error
     if getattr(model, "optimizer", None) is None:
         raise RunError(f"{path} is not compiled: call model.compile(...) before model.save(...)")
@@ -149,6 +148,7 @@ def train(
 
     Raises:
         RunError: The model cannot train on the data, or the state cannot be restored.
+        RunStopped: The disk is full, say; the run can go on later.
         KeyboardInterrupt: A signal was put into `signals`; the run can go on later.
     """
     batch_size = identity["batch_size"]
@@ -162,29 +162,33 @@ def train(
         _try(model, x_test, y_test, batch_size)
         decay.set_model(model)
         decay.on_train_begin()
-    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+    except (*DAMAGED, tf.errors.OpError) as error:
         raise RunError(f"The model cannot train on the data: {one_line(error)}") from error
-    directory.start(identity, overwrite)
     # Keras 2 restores an optimizer's variables, and the first releases of Keras 3 any, only once they
     # are there; those releases do not restore the epoch either.
     if hasattr(model.optimizer, "build") and not getattr(model.optimizer, "built", False):
         model.optimizer.build(model.trainable_variables)
-    model.fit(
-        x_train,
-        y_train,
-        batch_size=batch_size,
-        initial_epoch=directory.n_epochs_done,
-        epochs=decay.rule.n_epochs,
-        shuffle=False,
-        validation_data=(x_test, y_test),
-        verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[
-            decay,
-            tf.keras.callbacks.CSVLogger(str(directory.history), append=True),
-            EpochScalars(directory.tensorboard, directory.read_history()),
-            Snapshots(directory, model, signals),
-        ],
-    )
-    directory.callback.write_text(json.dumps(tf.keras.utils.serialize_keras_object(decay), indent=2))
-    save_plot(decay, directory.picture)
-    directory.finish(model)
+    try:
+        directory.start(identity, overwrite)
+        model.fit(
+            x_train,
+            y_train,
+            batch_size=batch_size,
+            initial_epoch=directory.n_epochs_done,
+            epochs=decay.rule.n_epochs,
+            shuffle=False,
+            validation_data=(x_test, y_test),
+            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=[
+                decay,
+                tf.keras.callbacks.CSVLogger(str(directory.history), append=True),
+                EpochScalars(directory.tensorboard, directory.read_history()),
+                Snapshots(directory, model, signals),
+            ],
+        )
+        saved = json.dumps(tf.keras.utils.serialize_keras_object(decay), indent=2)
+        directory.callback.write_text(saved)
+        save_plot(decay, directory.picture)
+        directory.finish(model)
+    except (OSError, RuntimeError, tf.errors.OpError) as error:  # h5py raises RuntimeError too
+        raise RunStopped(f"The run stopped ({one_line(error)})") from error

@@ -34,14 +34,20 @@ def train(run_dir, *options):
     return subprocess.run(command(run_dir, *options), capture_output=True, text=True)
 
 
-def interrupt(run_dir, *options, after, signum):
-    """Starts a run, sends it a signal some seconds after its first epoch began, waits for its end."""
+def start(run_dir, *options):
+    """Starts a run and returns when its first epoch has begun."""
     process = subprocess.Popen(
         command(run_dir, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     for line in process.stdout:
         if line.startswith("Epoch"):
             break
+    return process
+
+
+def interrupt(run_dir, *options, after, signum):
+    """Starts a run, sends it a signal some seconds after its first epoch began, waits for its end."""
+    process = start(run_dir, *options)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(after)
     process.send_signal(signum)
@@ -167,13 +173,68 @@ def test_another_run_is_refused(option, value, differing, unbroken, tmp_path, ca
     assert history(unbroken[0]) == before
 
 
-def test_killed_at_several_moments(unbroken, tmp_path):
-    moments = random.Random(0)
-    for _ in range(3):
-        interrupt(tmp_path, *OPTIONS, after=moments.uniform(0, 0.8), signum=signal.SIGKILL)
-    done = train(tmp_path, *OPTIONS)
+@pytest.mark.parametrize("n_kills", [3, pytest.param(24, marks=pytest.mark.long)])
+def test_killed_at_random_moments(n_kills, unbroken, tmp_path):
+    """Kills fall into the start-up, epochs and writes; a run that got through them is compared."""
+    rng, n_runs = random.Random(), 0
+    for i in range(n_kills):
+        run_dir = tmp_path / str(n_runs)
+        if i % 6 == 5:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(
+                    command(run_dir, *OPTIONS), capture_output=True, timeout=rng.uniform(0, 8)
+                )
+        else:
+            interrupt(run_dir, *OPTIONS, after=rng.uniform(0, 1), signum=signal.SIGKILL)
+        if (run_dir / "model.keras").exists() or i == n_kills - 1:
+            done = train(run_dir, *OPTIONS)
+            assert done.returncode == 0, done.stderr
+            assert_same_run(run_dir, unbroken[0])
+            n_runs += 1
+
+
+def test_a_full_disk_leaves_the_last_epoch_to_go_on_from(unbroken, stopped_run_of_eight):
+    """A file that may not grow stands for it: the backup of the next epoch cannot be written."""
+    run_dir = stopped_run_of_eight
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    script = f"{limit}; import expdecay_keras.cli as cli; sys.exit(cli.main(sys.argv[1:]))"
+    arguments = [sys.executable, "-c", script, *command(run_dir, *OPTIONS)[3:]]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("expdecay-keras train: error: The run stopped (")
+    assert "File too large" in said
+    assert said.endswith("): 2 of 8 epochs are done. The same command goes on from there.")
+    done = train(run_dir, *OPTIONS)
     assert done.returncode == 0, done.stderr
+    assert_same_run(run_dir, unbroken[0])
+
+
+def test_a_second_run_in_the_same_directory_is_refused(unbroken, tmp_path, capsys):
+    process = start(tmp_path, *OPTIONS)
+    for options in (OPTIONS, ["--overwrite"]):
+        assert f"Another run is at work in {tmp_path}" in refused(
+            capsys, "--run-dir", tmp_path, *options
+        )
+    assert process.wait() == 0
+    process.communicate()
     assert_same_run(tmp_path, unbroken[0])
+
+
+def test_a_run_that_began_meanwhile_is_left_alone(tmp_path, monkeypatch, capsys):
+    """The other one starts, and ends, while this one is loading TensorFlow."""
+    from expdecay_keras import training
+
+    load_model, run_dir = training.load_model, tmp_path / "run"
+
+    def load_model_late(*args):
+        assert train(run_dir, "--n-epochs", "4").returncode == 0
+        return load_model(*args)
+
+    monkeypatch.setattr(training, "load_model", load_model_late)
+    message = refused(capsys, "--run-dir", run_dir, "--n-epochs", 4)
+    assert f"Another run was at work in {run_dir} meanwhile" in message
+    assert len(history(run_dir)) == 4 and (run_dir / "model.keras").exists()
 
 
 @pytest.mark.parametrize(
@@ -371,14 +432,24 @@ def test_labels_the_built_in_network_cannot_learn(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def die_after_two_epochs(options, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunDirectory, "snapshot", killed_at(RunDirectory.snapshot, 2, afterwards=True))
+        main(["train", *options])
+
+
 @pytest.fixture
 def stopped_run(tmp_path, monkeypatch):
     """The directory and options of a run of 4 epochs that died after 2."""
     options = ["--run-dir", str(tmp_path / "run"), "--n-epochs", "4"]
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(RunDirectory, "snapshot", killed_at(RunDirectory.snapshot, 2, afterwards=True))
-        main(["train", *options])
+    die_after_two_epochs(options, monkeypatch)
     return tmp_path / "run", options
+
+
+@pytest.fixture
+def stopped_run_of_eight(tmp_path, monkeypatch):
+    die_after_two_epochs(["--run-dir", str(tmp_path), *OPTIONS], monkeypatch)
+    return tmp_path
 
 
 def files(directory):
