@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -32,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_train(commands)
     args = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    return int(args.run(args))
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        return 130
 
 
 def _add_rule(parser: argparse.ArgumentParser, **defaults: Any) -> None:
@@ -220,8 +224,10 @@ def _train(args: argparse.Namespace) -> int:
         from expdecay_keras.run import RunError, RunStopped, one_line
 
         if isinstance(error, RunStopped):
-            print(f"{args.parser.prog}: error: {error}{_progress(args, directories)}", file=sys.stderr)
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            message = f"{args.parser.prog}: error: {error}{_progress(args, directories)}"
+            print(message, file=sys.stderr, flush=True)
             os._exit(2)  # after a write that failed HDF5 may crash when Python ends as usual
         if isinstance(error, (RunError, OSError)):
             args.parser.error(str(error) if isinstance(error, RunError) else one_line(error))

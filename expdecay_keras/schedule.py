@@ -96,7 +96,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
                 step = tf.minimum(as_float64(step), 2.0**62)
             # An integer division is exact under XLA as well, which multiplies by 1 / steps_per_epoch.
             epoch = tf.cast(step, tf.int64) // self.steps_per_epoch
-            if self.rule.n_epochs > 2**20:
+            if self.rule.n_epochs > 2**20:  # too many for a constant in the graph
                 return self.rule.learning_rate(epoch)
             rates = _rates_of_all_epochs(self.rule, tf.keras.backend.floatx())
             first, last = np.int64(0), np.int64(len(rates) - 1)
