@@ -175,7 +175,7 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
     def _check_unchanged(self, name: str, optimizer: Any) -> Any:
         """Returns the rate the optimizer holds; warns once if this callback did not set it."""
         held = _learning_rate(optimizer)
-        if held != self._set.get(name, held) and not self._warned:
+        if name in self._set and held != self._set[name] and not self._warned:
             self._warned = True
             warnings.warn(
                 f"Something else changed `{name}` from {self._set[name]} to {float(held)}. "

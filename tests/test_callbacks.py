@@ -299,6 +299,12 @@ def test_a_change_in_the_last_epoch_warns(model, fit):
     assert model.optimizer.learning_rate.numpy() == 0.25
 
 
+def test_an_optimizer_whose_rate_was_no_number(fit):
+    model = build_model(tf.keras.optimizers.SGD(float("nan")))
+    rates = fit(model, [WarmupExponentialDecay(0.5, 0.25, 2)], epochs=2)["learning_rate"]
+    assert rates == [0.5, 0.25]
+
+
 def test_a_rate_set_between_two_fits_is_no_conflict(model, fit):
     decay = WarmupExponentialDecay(0.5, 0.25, 2)
     fit(model, [decay], epochs=2)
