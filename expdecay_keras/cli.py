@@ -103,13 +103,17 @@ def _preview(args: argparse.Namespace) -> int:
             from expdecay_keras.plotting import save_plot
 
             save_plot(rule, args.plot)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        args.parser.error(f"{error.strerror}: {error.filename or args.plot}")
+    except ValueError as error:
         args.parser.error(str(error))
     try:
         _print_rates(rule, args.format)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        print(end="", flush=True)
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # else the reader, `head` say, has seen enough
+            args.parser.error(f"{error.strerror}: standard output")
     return 0
 
 
@@ -130,9 +134,10 @@ def _read_rule(path: Path) -> DecayRule:
         name = saved.get("class_name") if isinstance(saved, dict) else None
         if name not in ("WarmupExponentialDecay", "expdecay_keras>WarmupExponentialDecay"):
             raise ValueError(f"class_name is {name!r}")
-        from expdecay_keras.callbacks import WarmupExponentialDecay
-
-        return WarmupExponentialDecay.from_config(saved.get("config")).rule
+        config = saved.get("config")
+        if not isinstance(config, dict):
+            raise ValueError(f"config is {config!r}")
+        return DecayRule(**{key: value for key, value in config.items() if key != "verbose"})
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} holds no WarmupExponentialDecay: {error}") from error
 
@@ -141,7 +146,7 @@ def _print_rates(rule: DecayRule, form: str) -> None:
     if form == "table":
         from expdecay_keras.plotting import text_chart
 
-        is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        is_utf8 = "utf8" in str(getattr(sys.stdout, "encoding", "")).lower().replace("-", "")
         print(text_chart(rule, shutil.get_terminal_size().columns, ascii_only=not is_utf8))
         return
     print("epoch,learning_rate" if form == "csv" else "[")

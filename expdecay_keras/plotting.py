@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +42,7 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
         ImportError: matplotlib is not installed.
         TypeError: An argument is of another kind.
         ValueError: A history or file holds no learning rate.
+        OSError: A file cannot be read.
 
     Example:
 
@@ -48,6 +51,8 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
     >>> ax.get_yscale()
     'log'
     """
+    if not rules:
+        raise TypeError("plot_learning_rate() takes at least one rule. Received: none")
     curves = [curve for rule in rules for curve in _curves(rule)]
     if ax is None:
         try:
@@ -59,10 +64,13 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
         _, ax = pyplot.subplots(figsize=(6, 4), layout="constrained")
     ax.set_yscale("log")
     for curve in curves:
-        labels = ax.get_legend_handles_labels()[1]
-        n_same = sum(label.split(" #")[0] == curve.label for label in labels)
+        labels = [re.sub(r" #\d+$", "", label) for label in ax.get_legend_handles_labels()[1]]
+        n_same = labels.count(curve.label)
         label = f"{curve.label} #{n_same + 1}" if n_same else curve.label
-        (line,) = ax.plot(curve.epochs, curve.rates, label=label, **curve.style)
+        # Another kind of line for each, as they may lie on one another.
+        dashes = ("-", "--", ":", "-.")[len(ax.get_lines()) % 4]
+        rates = np.where(curve.rates > 0, curve.rates, np.nan)  # a log axis has no 0
+        (line,) = ax.plot(curve.epochs, rates, linestyle=dashes, label=label, **curve.style)
         _write_rates(ax, curve, line.get_color())
     for n_warmup_epochs in {curve.n_warmup_epochs for curve in curves} - {0}:
         label = "" if "warm-up" in ax.get_legend_handles_labels()[1] else "warm-up"
@@ -78,11 +86,16 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
 def _curves(source: Any) -> list[_Curve]:
     history = getattr(source, "history", None)
     if isinstance(history, dict):
-        return _history_curves("history", {"epoch": source.epoch, **history})
+        return _history_curves("history", {"epoch": getattr(source, "epoch", ()), **history})
     if isinstance(source, (str, os.PathLike)):
-        with open(source, newline="") as file:
-            rows = [row for row in csv.reader(file) if row] or [[]]
-        return _history_curves(os.fspath(source), dict(zip(rows[0], zip(*rows[1:]))))
+        try:
+            with open(source, newline="") as file:
+                header, *rows = list(csv.reader(file)) or [[]]
+            rows = [row for row in rows if len(row) == len(header)]  # the last may be half written
+            columns = zip(*rows) if rows else [()] * len(header)
+            return _history_curves(f"history {os.fspath(source)}", dict(zip(header, columns)))
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(source)} is no CSV file of a history: {error}") from error
     rule = getattr(source, "rule", source)
     if not isinstance(rule, DecayRule):
         raise TypeError(
@@ -116,9 +129,12 @@ def _history_curves(source: str, table: dict[str, Any]) -> list[_Curve]:
     """Returns a curve for each learning rate in a history's columns."""
     names = [name for name in table if name == "lr" or name.startswith("learning_rate")]
     if not names or not len(table.get("epoch", ())):
-        raise ValueError(f"There is no learning rate in {source}, which holds: {', '.join(table)}")
+        raise ValueError(f"there is no learning rate of any epoch. Columns: {', '.join(table)}")
     epochs = np.array(table["epoch"], dtype=float)
     style = {"marker": "." if len(epochs) <= 100 else ""}
+    if len(source) > 60:  # the end of a path tells it from others
+        source = f"history ...{source[-50:]}"
+    source = source.replace("$", r"\$")
     return [
         _Curve(
             source if len(names) == 1 else f"{source}: {name}",
@@ -133,39 +149,51 @@ def _history_curves(source: str, table: dict[str, Any]) -> list[_Curve]:
 
 def _write_rates(ax: Any, curve: _Curve, color: Any) -> None:
     """Writes the marked rates on the side of the curve where it does not run."""
-    written = {(text.xy[0], text.get_text()) for text in ax.texts}
     rates = [curve.rates[mark] for mark in curve.marks]
     neighbours = [rates[1], *rates[:-1]]
     aligned = ["left", *["center"] * (len(rates) - 2), "right"]
     for mark, rate, neighbour, align in zip(curve.marks, rates, neighbours, aligned):
         epoch, text = curve.epochs[mark], f"{rate:g}"
-        if rate > 0 and (epoch, text) not in written:
+        written = [other.get_text() for other in ax.texts if other.xy[0] == epoch]
+        if text not in written:
             above = rate >= neighbour
+            aside = 34 * len(written) * (-1 if align == "right" else 1)
             ax.annotate(
                 text,
-                (epoch, rate),
+                (epoch, rate) if rate else (epoch, 0),
+                xycoords="data" if rate else ax.get_xaxis_transform(),
                 textcoords="offset points",
-                xytext=(0, 8 if above else -8),
+                xytext=(aside, 8 if above or not rate else -8),
                 ha=align,
-                va="bottom" if above else "top",
+                va="bottom" if above or not rate else "top",
                 color=color,
                 bbox={"color": ax.get_facecolor(), "alpha": 0.7, "pad": 0.5},
             )
 
 
-def save_plot(rule: Any, file: Any, **options: Any) -> None:
-    """Writes the picture of `plot_learning_rate` to a file, without a window system."""
+def draw(rule: Any) -> Any:
+    """Returns the picture of `plot_learning_rate` as a matplotlib Figure of no window system."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     plot_learning_rate(rule, ax=figure.subplots())
-    figure.savefig(file, dpi=150, **options)
+    return figure
+
+
+def save_plot(rule: Any, file: Path) -> None:
+    """Writes the picture to a file, which is there whole or as it was before."""
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        draw(rule).savefig(partial, format=file.suffix[1:].lower(), dpi=150)
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def text_chart(rule: DecayRule, width: int, ascii_only: bool) -> str:
     """Returns a rule's decay in numbers, then its rates with bars on a log scale.
 
-    Of more than 50 epochs about 50, evenly spaced, are shown. A line has `width` columns.
+    Of more than 50 epochs about 50, evenly spaced, are shown. The longest bar ends at `width` columns.
     """
     decay_rate, n_epochs, n_warmup_epochs = rule.decay_rate, rule.n_epochs, rule.n_warmup_epochs
     symbol, block = ("lambda", "#") if ascii_only else ("\u03bb", "\u2588")

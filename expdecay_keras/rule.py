@@ -127,10 +127,10 @@ class DecayRule:
         """Returns the curve for a notebook; without matplotlib None, which leaves it the repr."""
         if importlib.util.find_spec("matplotlib") is None:
             return None
-        from expdecay_keras.plotting import save_plot  # here, since it imports this module
+        from expdecay_keras.plotting import draw  # here, since it imports this module
 
         svg = io.StringIO()
-        save_plot(self, svg, format="svg")
+        draw(self).savefig(svg, format="svg")
         return svg.getvalue()
 
     @property

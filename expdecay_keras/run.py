@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import hashlib
 import json
@@ -87,11 +88,12 @@ def digest(path: Path | None) -> str | None:
 
 def one_line(error: BaseException) -> str:
     """Returns what an error says as one line of at most 300 characters."""
-    if isinstance(error, OSError) and error.errno:
-        where = f": {error.filename}" if error.filename else ""
-        return os.strerror(error.errno) + where
-    text = str(error.args[0][0][-1] if isinstance(error, shutil.Error) else error)
-    text = re.sub(r"\x1b\[[0-9;]*m|\{\{.*?\}\} ?", "", text)  # bold print, names of operations
+    if isinstance(error, OSError) and error.errno and error.filename:
+        return f"{os.strerror(error.errno)}: {error.filename}"
+    number = re.search(r"errno[ =]+(\d+)", str(error), re.IGNORECASE)  # as HDF5 and shutil wrap it
+    if number:
+        return os.strerror(int(number[1]))
+    text = re.sub(r"\x1b\[[0-9;]*m|\{\{.*?\}\} ?", "", str(error))  # bold print, names of operations
     lines = [line.strip() for line in text.splitlines() if line.strip() and "[[" not in line]
     if lines[:1] == ["Graph execution error:"]:  # a stack of operations stands before the reason
         lines = lines[-1:]
@@ -219,6 +221,11 @@ class RunDirectory:
         if snapshots:
             shutil.copytree(snapshots[-1] / "backup", self.backup)
             shutil.copy(snapshots[-1] / "history.csv", self.history)
+
+    def check_room(self, n_bytes: int) -> None:
+        """Raises OSError if the disk has no room for a backup of so many bytes and its copy."""
+        if shutil.disk_usage(self.path).free < 2 * (n_bytes + 2**16):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def snapshot(self, n_epochs: int, n_iterations: int) -> None:
         """Keeps backup and history as they are after so many epochs and optimizer iterations."""

@@ -51,6 +51,7 @@ class Snapshots(tf.keras.callbacks.BackupAndRestore):
             variable.assign([seed + epoch, counter])
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.directory.check_room(_n_bytes(self.model))
         super().on_epoch_end(epoch, logs)
         self.directory.snapshot(epoch + 1, int(self.model.optimizer.iterations.numpy()))
         if self.signals:
@@ -126,6 +127,13 @@ def _classifier(data: dict[str, Any]) -> Any:
     return model
 
 
+def _n_bytes(model: Any) -> int:
+    """Returns the size of weights and optimizer. HDF5 may crash where a disk has no room for them."""
+    variables = model.optimizer.variables
+    variables = [*model.variables, *(variables() if callable(variables) else variables)]
+    return sum(int(np.prod(v.shape)) * tf.as_dtype(v.dtype).size for v in variables)
+
+
 def _try(model: Any, x: Any, y: Any, batch_size: int) -> None:
     """Evaluates a first batch and the rows of the least and greatest target; raises what Keras does."""
     targets = y.reshape(len(y), -1)
@@ -189,6 +197,7 @@ def train(
         saved = json.dumps(tf.keras.utils.serialize_keras_object(decay), indent=2)
         directory.callback.write_text(saved)
         save_plot(decay, directory.picture)
+        directory.check_room(_n_bytes(model))
         directory.finish(model)
     except (OSError, RuntimeError, tf.errors.OpError) as error:  # h5py raises RuntimeError too
         raise RunStopped(f"The run stopped ({one_line(error)})") from error

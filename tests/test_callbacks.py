@@ -264,13 +264,13 @@ def test_legacy_optimizer_with_a_decay_of_its_own(fit):
 @pytest.mark.parametrize(
     "epochs, what_happens",
     [
-        (4, r"fit\(epochs=4\) stops before target_lr=0.001 is reached: the rule has n_epochs=5"),
-        (7, r"fit\(epochs=7\) holds target_lr=0.001 from epoch index 4 on: the rule has n_epochs=5"),
+        (4, r"fit\(epochs=4\) stops before target_lr=0.001 is reached: the rule has n_epochs=6"),
+        (7, r"fit\(epochs=7\) holds target_lr=0.001 from epoch index 5 on: the rule has n_epochs=6"),
     ],
     ids=["too-few", "too-many"],
 )
 def test_another_number_of_epochs_warns(epochs, what_happens, model, fit):
-    decay = WarmupExponentialDecay(0.1, 0.001, 5)
+    decay = WarmupExponentialDecay(0.1, 0.001, 6)
     with pytest.warns(UserWarning, match=what_happens):
         rates = fit(model, [decay], epochs=epochs)["learning_rate"]
     assert rates == float32_rates(decay.rule, range(epochs))
@@ -319,6 +319,10 @@ def test_float16_learning_rate_is_refused():
         decay = WarmupExponentialDecay(0.1, 1e-6, 3)
         decay.set_model(model)
         with pytest.raises(ValueError, match="Argument `target_lr` must be normal in float16.*1e-06$"):
+            decay.on_train_begin()
+        decay = WarmupExponentialDecay(1e5, 1e-4, 3)
+        decay.set_model(model)
+        with pytest.raises(ValueError, match="Argument `base_lr` must be normal in float16.*100000.0$"):
             decay.on_train_begin()
         fine = WarmupExponentialDecay(0.1, 1e-4, 3)
         fine.set_model(model)

@@ -292,8 +292,8 @@ PREVIEW = ["preview", *options_of(0.1, 1e-4, 5, 2)]
             "argument --plot: must end in .png, .svg or .pdf",
         ),
         ([*PREVIEW, "--plot", "rates"], "argument --plot: must end in .png, .svg or .pdf: rates"),
-        ([*PREVIEW, "--plot", "no/rates.png"], "No such file or directory: 'no/rates.png'"),
-        ([*PREVIEW, "--plot", "here.png"], "Is a directory: 'here.png'"),
+        ([*PREVIEW, "--plot", "no/rates.png"], "No such file or directory: no/rates.png"),
+        ([*PREVIEW, "--plot", "here.png"], "Is a directory: here.png"),
         ([*PREVIEW, "--plot", "a.png", "--target-lr", "0"], "`target_lr` must be a finite number > 0"),
         (["preview", "--callback", "no.json"], "argument --callback: no such file: no.json"),
         ([*PREVIEW, "--callback", "here.json"], "--callback: not allowed with --base-lr, --target-lr"),
@@ -327,12 +327,11 @@ SCHEDULE = '{"class_name": "ExponentialDecay", "config": {"initial_learning_rate
         (SCHEDULE, "class_name is 'ExponentialDecay'"),
         (
             '{"class_name": "WarmupExponentialDecay"}',
-            "must be a mapping, not NoneType",
+            "config is None",
         ),
         ('{"class_name": "WarmupExponentialDecay", "config": {}}', "base_lr"),
         ({"base_lr": -1}, "Argument `base_lr` must be a finite number > 0. Received: base_lr=-1"),
         ({"base_lr": float("nan")}, "Argument `base_lr` must be a finite number > 0"),
-        ({"verbose": 7}, "Argument `verbose` must be from 0 to 1. Received: verbose=7"),
         ({"line\nbreak": 1}, "unexpected keyword argument 'line break'"),
     ],
 )
@@ -351,3 +350,31 @@ def test_preview_without_matplotlib(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     said = refused([*PREVIEW, "--plot", str(tmp_path / "a.png")], capsys)
     assert "matplotlib missing: pip install 'expdecay-keras[plot]'" in said
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("form", ["table", "csv"])
+def test_preview_into_a_full_disk(form):
+    with open("/dev/full", "w") as full:
+        command = [CONSOLE_SCRIPT, *PREVIEW, "--format", form]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "expdecay-keras preview: error: No space left on device: standard output"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch, capsys):
+    from matplotlib.figure import Figure
+
+    def fill(self, file, **options):
+        file.write_text("half a picture")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fill)
+    (tmp_path / "rates.png").write_text("mine")
+    said = refused([*PREVIEW, "--plot", str(tmp_path / "rates.png")], capsys)
+    assert said.endswith(f"No space left on device: {tmp_path / 'rates.png'}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["rates.png"]
+    assert (tmp_path / "rates.png").read_text() == "mine"

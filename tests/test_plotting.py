@@ -98,7 +98,9 @@ def test_history(history, tmp_path, ax):
     for line in ax.get_lines():
         np.testing.assert_array_equal(line.get_xdata(), range(12))
         np.testing.assert_array_equal(line.get_ydata(), float32_rates(DecayRule(*RAMP), range(12)))
-    assert legend(ax) == ["history", str(path), f"{path} #2"]
+    tail = f"history ...{str(path)[-50:]}"
+    assert legend(ax) == ["history", tail, f"{tail} #2"]
+    assert len({line.get_linestyle() for line in ax.get_lines()}) == 3  # they lie on one another
     assert texts(ax) == ["0.001", "0.0001"]
 
 
@@ -113,13 +115,50 @@ def test_history_of_several_optimizers(ax):
 
 def test_histories_without_a_learning_rate(tmp_path):
     history = tf.keras.callbacks.History()
-    history.epoch, history.history = [0, 1], {"loss": [0.5, 0.25]}
-    with pytest.raises(ValueError, match="no learning rate in history, which holds: epoch, loss"):
+    with pytest.raises(ValueError, match="there is no learning rate of any epoch. Columns: epoch"):
         plot_learning_rate(history)
-    for content in ("", "epoch,loss\n0,1\n", "epoch,learning_rate\n", "learning_rate\n1\n"):
-        (tmp_path / "log.csv").write_text(content)
-        with pytest.raises(ValueError, match="no learning rate in .*log.csv, which holds:"):
+    history.epoch, history.history = [0, 1], {"loss": [0.5, 0.25]}
+    with pytest.raises(ValueError, match="there is no learning rate of any epoch. Columns: epoch, loss"):
+        plot_learning_rate(history)
+    for content, message in [
+        ("", "there is no learning rate"),
+        ("epoch,loss\n0,1\n", "there is no learning rate"),
+        ("epoch,learning_rate\n", "there is no learning rate of any epoch"),
+        ("learning_rate\n1\n", "there is no learning rate"),
+        ("epoch,learning_rate\n0,x\n", "could not convert string to float: 'x'"),
+        ("\udc80", "invalid start byte"),
+    ]:
+        (tmp_path / "log.csv").write_text(content, encoding="utf-8", errors="surrogateescape")
+        with pytest.raises(ValueError, match=f"log.csv is no CSV file of a history: .*{message}"):
             plot_learning_rate(tmp_path / "log.csv")
+
+
+def test_a_history_that_is_being_written(tmp_path, ax, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "_$x$ #3.csv").write_text("epoch,learning_rate,loss\n0,0.5,1\n1,0.2")
+    plot_learning_rate("_$x$ #3.csv", "_$x$ #3.csv", ax=ax)
+    assert [list(line.get_ydata()) for line in ax.get_lines()] == [[0.5], [0.5]]
+    assert texts(ax) == ["0.5"]
+    assert legend(ax) == [r"history _\$x\$ #3.csv", r"history _\$x\$ #3.csv #2"]
+
+
+def test_ends_that_are_close_are_written_side_by_side(ax):
+    plot_learning_rate(DecayRule(0.1, 1e-3, 9), DecayRule(0.09, 1.1e-3, 9), ax=ax)
+    first, last, other_first, other_last = ax.texts
+    assert first.xy[0] == other_first.xy[0] and other_first.get_position()[0] > first.get_position()[0]
+    assert last.xy[0] == other_last.xy[0] and other_last.get_position()[0] < last.get_position()[0]
+
+
+def test_a_ramp_from_zero(ax):
+    plot_learning_rate(DecayRule(0.1, 1e-3, 9, 2, 0.0), ax=ax)
+    (line,) = ax.get_lines()
+    assert np.isnan(line.get_ydata()[0]) and line.get_ydata()[1] == 0.05
+    assert texts(ax) == ["0", "0.1", "0.001"]
+
+
+def test_nothing_to_draw():
+    with pytest.raises(TypeError, match="at least one rule"):
+        plot_learning_rate()
 
 
 @pytest.mark.parametrize("source", [0.1, None, tf.keras.optimizers.schedules.ExponentialDecay(1, 1, 1)])

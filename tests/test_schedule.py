@@ -215,7 +215,9 @@ def scalars(log_dir, tag="learning_rate"):
 
 
 def test_logger_writes_every_epoch_for_tensorboard(fit, tmp_path):
-    history = fit(build_scheduled(), [LearningRateLogger(tmp_path)], epochs=6, batch_size=4)
+    config = json.loads(json.dumps(LearningRateLogger(tmp_path).get_config()))
+    logger = LearningRateLogger.from_config(config)
+    history = fit(build_scheduled(), [logger], epochs=6, batch_size=4)
     assert scalars(tmp_path) == list(enumerate(history["learning_rate"]))
 
 
