@@ -154,10 +154,11 @@ def _write_rates(ax: Any, curve: _Curve, color: Any) -> None:
     aligned = ["left", *["center"] * (len(rates) - 2), "right"]
     for mark, rate, neighbour, align in zip(curve.marks, rates, neighbours, aligned):
         epoch, text = curve.epochs[mark], f"{rate:g}"
-        written = [other.get_text() for other in ax.texts if other.xy[0] == epoch]
-        if text not in written:
+        near = [other for other in ax.texts if other.xy[0] == epoch]
+        near = [other.get_text() for other in near if rate / 3 <= other.xy[1] <= rate * 3]
+        if text not in near:
             above = rate >= neighbour
-            aside = 34 * len(written) * (-1 if align == "right" else 1)
+            aside = 34 * len(near) * (-1 if align == "right" else 1)
             ax.annotate(
                 text,
                 (epoch, rate) if rate else (epoch, 0),
