@@ -324,7 +324,8 @@ def test_float16_learning_rate_is_refused():
         decay.set_model(model)
         with pytest.raises(ValueError, match="Argument `base_lr` must be normal in float16.*100000.0$"):
             decay.on_train_begin()
-        fine = WarmupExponentialDecay(0.1, 1e-4, 3)
+        limits = np.finfo(np.float16)
+        fine = WarmupExponentialDecay(limits.max, limits.tiny, 3)
         fine.set_model(model)
         fine.on_train_begin()
     finally:
