@@ -97,6 +97,12 @@ def test_verbose_prints_a_line_an_epoch(model, fit, capsys):
     ]
 
 
+def test_nothing_is_printed_by_default(model, fit, capsys):
+    decay = WarmupExponentialDecay(0.5, 0.125, 3)
+    fit(model, [decay], epochs=3)
+    assert capsys.readouterr().out == "" and decay.get_config()["verbose"] == 0
+
+
 def test_resume_with_a_fresh_optimizer(fit):
     # keras#22010: how to resume an exponential decay at epoch 27.
     decay = WarmupExponentialDecay(0.1, 1e-5, n_epochs=30, n_warmup_epochs=3)
@@ -297,6 +303,22 @@ def test_a_change_in_the_last_epoch_warns(model, fit):
         rates = fit(model, [WarmupExponentialDecay(0.5, 0.5, 2), reduce], epochs=2)["learning_rate"]
     assert rates == [0.5, 0.5]
     assert model.optimizer.learning_rate.numpy() == 0.25
+
+
+def test_hooks_without_train_begin_warn_too(model):
+    decay = WarmupExponentialDecay(0.5, 0.25, 2)
+    decay.set_model(model)
+    decay.on_epoch_begin(0)
+    model.optimizer.learning_rate = 0.125
+    with pytest.warns(UserWarning, match="Something else changed `learning_rate` from 0.5 to 0.125"):
+        decay.on_epoch_begin(1)
+
+
+def test_the_rules_number_of_epochs_is_no_reason_to_warn(model):
+    decay = WarmupExponentialDecay(0.5, 0.25, 1000)
+    decay.set_model(model)
+    decay.set_params({"epochs": int("1000")})
+    decay.on_train_begin()
 
 
 def test_an_optimizer_whose_rate_was_no_number(fit):

@@ -235,6 +235,13 @@ def test_logger_writes_every_kth_update_for_tensorboard(update_freq, staircase, 
     assert scalars(tmp_path) == [(update, float(schedule(update))) for update in updates]
 
 
+def test_logger_goes_on_between_two_multiples(fit, tmp_path):
+    model = build_scheduled()
+    model.optimizer.iterations.assign(1301)
+    fit(model, [LearningRateLogger(tmp_path, update_freq=5)], epochs=3, batch_size=4)
+    assert [update for update, _ in scalars(tmp_path)] == [1305, 1310]
+
+
 def test_logger_with_several_updates_at_once(fit, tmp_path):
     model = build_scheduled(staircase=False)
     model.compile(model.optimizer, "mse", steps_per_execution=2)
