@@ -377,6 +377,14 @@ def test_more_epochs_than_are_looked_up():
     np.testing.assert_array_equal(schedule(epochs * 3 + 2), rule.learning_rate(epochs))
 
 
+@pytest.mark.parametrize("n_epochs", [2, 100, 2**20, 2**20 + 1])
+def test_a_staircase_is_looked_up_in_the_graph(n_epochs):
+    schedule = WarmupExponentialSchedule(0.1, 1e-4, n_epochs, steps_per_epoch=3)
+    graph = tf.function(schedule).get_concrete_function(tf.TensorSpec([], tf.int64)).graph
+    kinds = {operation.type for operation in graph.get_operations()}
+    assert ("Exp" in kinds) == (n_epochs > 2**20) and ("GatherV2" in kinds) == (n_epochs <= 2**20)
+
+
 def test_floatx_of_the_moment(seed_row, seed_rates):
     schedule = WarmupExponentialSchedule(*seed_row, steps_per_epoch=10)
     assert schedule(49).dtype == tf.float32
