@@ -377,6 +377,15 @@ def test_more_epochs_than_are_looked_up():
     np.testing.assert_array_equal(schedule(epochs * 3 + 2), rule.learning_rate(epochs))
 
 
+@BOTH
+@pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "xla"])
+def test_before_step_0_the_rate_is_that_of_step_0(jit_compile, staircase):
+    schedule = WarmupExponentialSchedule(**RULE, steps_per_epoch=3, staircase=staircase)
+    function = schedule if jit_compile is None else tf.function(schedule, jit_compile=jit_compile)
+    rates = function(tf.constant([-(2**40), -4, -1, 0], tf.int64)).numpy()
+    assert set(rates) == {np.float32(0.01)}
+
+
 @pytest.mark.parametrize("n_epochs", [2, 100, 2**20, 2**20 + 1])
 def test_a_staircase_is_looked_up_in_the_graph(n_epochs):
     schedule = WarmupExponentialSchedule(0.1, 1e-4, n_epochs, steps_per_epoch=3)
