@@ -219,7 +219,9 @@ def text_chart(rule: DecayRule, width: int, ascii_only: bool) -> str:
     lines.append(header.rstrip())
     low, high = (math.log(end(rate for rate in rates if rate > 0)) for end in (min, max))
     for start, rate in zip(starts, rates):
-        share = (math.log(rate) - low) / (high - low) if 0 < rate and low < high else float(rate > 0)
-        n_blocks = round(1 + (width - len(start) - 1) * share) if rate > 0 else 0
-        lines.append((start + block * n_blocks).rstrip())
+        bar = ""
+        if rate > 0:
+            share = (math.log(rate) - low) / (high - low) if low < high else 1.0
+            bar = block * round(1 + (width - len(start) - 1) * share)
+        lines.append((start + bar).rstrip())
     return "\n".join(lines)

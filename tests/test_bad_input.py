@@ -11,6 +11,7 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from strategies import illegal_arguments
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_cli import refused
 
 from expdecay_keras import (
     DecayRule,
@@ -23,16 +24,6 @@ from expdecay_keras.cli import main
 
 SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 COUNTS = [pytest.param(200, id="some"), pytest.param(10_000, id="many", marks=pytest.mark.long)]
-
-
-def refused(arguments, capsys):
-    """Runs a command that has to be refused; returns the one line it says."""
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    captured = capsys.readouterr()
-    assert stopped.value.code == 2 and captured.out == ""
-    (line,) = captured.err.splitlines()
-    return line
 
 
 FACES = {

@@ -51,11 +51,12 @@ def test_answers_without_tensorflow(command, arguments, status, output):
 
 
 def refused(arguments, capsys):
+    """Runs a command that has to be refused; returns the one line it says."""
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     captured = capsys.readouterr()
-    assert stopped.value.code == 2
-    assert captured.err.count("\n") == 1
+    assert stopped.value.code == 2 and captured.out == ""
+    assert captured.err.count("\n") == 1 and len(captured.err.splitlines()) == 1
     return captured.err
 
 
