@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
+import io
 import math
 import os
 import re
@@ -55,13 +57,7 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
         raise TypeError("plot_learning_rate() takes at least one rule. Received: none")
     curves = [curve for rule in rules for curve in _curves(rule)]
     if ax is None:
-        try:
-            from matplotlib import pyplot
-        except ImportError as error:
-            raise ImportError(
-                "plot_learning_rate needs matplotlib: pip install 'expdecay-keras[plot]'"
-            ) from error
-        _, ax = pyplot.subplots(figsize=(6, 4), layout="constrained")
+        _, ax = _matplotlib("pyplot").subplots(figsize=(6, 4), layout="constrained")
     ax.set_yscale("log")
     for curve in curves:
         labels = [re.sub(r" #\d+$", "", label) for label in ax.get_legend_handles_labels()[1]]
@@ -72,9 +68,12 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
         rates = np.where(curve.rates > 0, curve.rates, np.nan)  # a log axis has no 0
         (line,) = ax.plot(curve.epochs, rates, linestyle=dashes, label=label, **curve.style)
         _write_rates(ax, curve, line.get_color())
-    for n_warmup_epochs in {curve.n_warmup_epochs for curve in curves} - {0}:
-        label = "" if "warm-up" in ax.get_legend_handles_labels()[1] else "warm-up"
-        ax.axvspan(0, n_warmup_epochs, color="gray", alpha=0.15, linewidth=0, label=label)
+    shaded = {patch.get_gid() for patch in ax.patches}
+    for n_warmup_epochs in sorted({curve.n_warmup_epochs for curve in curves} - {0}):
+        gid = f"warm-up of {n_warmup_epochs}"
+        if gid not in shaded:
+            label = "" if "warm-up" in ax.get_legend_handles_labels()[1] else "warm-up"
+            ax.axvspan(0, n_warmup_epochs, color="gray", alpha=0.15, lw=0, label=label, gid=gid)
     ax.margins(y=0.15)
     ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("epoch")
@@ -172,13 +171,29 @@ def _write_rates(ax: Any, curve: _Curve, color: Any) -> None:
             )
 
 
+def _matplotlib(module: str) -> Any:
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("A picture needs matplotlib: pip install 'expdecay-keras[plot]'")
+    return importlib.import_module(f"matplotlib.{module}")
+
+
 def draw(rule: Any) -> Any:
     """Returns the picture of `plot_learning_rate` as a matplotlib Figure of no window system."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = _matplotlib("figure").Figure(figsize=(6, 4), layout="constrained")
     plot_learning_rate(rule, ax=figure.subplots())
     return figure
+
+
+def _svg(rule: DecayRule) -> str | None:
+    """Returns the picture for a notebook; without matplotlib None, which leaves it the repr."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return None
+    file = io.StringIO()
+    draw(rule).savefig(file, format="svg")
+    return file.getvalue()
+
+
+DecayRule._repr_svg_ = _svg
 
 
 def save_plot(rule: Any, file: Path) -> None:

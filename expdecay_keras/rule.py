@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import io
 import math
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 FLOAT32_SMALLEST_NORMAL = 2.0**-126
 FLOAT32_MAX = (2.0 - 2.0**-23) * 2.0**127
@@ -106,11 +104,18 @@ class DecayRule:
     n_warmup_epochs: int = 0
     warmup_start_lr: float | None = None
 
+    _repr_svg_: ClassVar[Any]  # the notebook's picture, which plotting.py adds
+
     def __post_init__(self) -> None:
         base_lr = check_rate("base_lr", self.base_lr)
         target_lr = check_rate("target_lr", self.target_lr)
-        n_warmup_epochs = check_count("n_warmup_epochs", self.n_warmup_epochs, 0, 2**53 - 2)
-        n_epochs = check_count("n_epochs", self.n_epochs, n_warmup_epochs + 2)
+        n_epochs = check_count("n_epochs", self.n_epochs, 2)
+        n_warmup_epochs = check_count("n_warmup_epochs", self.n_warmup_epochs, 0)
+        if n_epochs < n_warmup_epochs + 2:
+            raise ValueError(
+                "Argument `n_epochs` must be at least n_warmup_epochs + 2, one epoch at base_lr and one "
+                f"at target_lr. Received: n_epochs={n_epochs}, n_warmup_epochs={n_warmup_epochs}"
+            )
         warmup_start_lr = self.warmup_start_lr
         if warmup_start_lr is not None:
             warmup_start_lr = check_rate("warmup_start_lr", warmup_start_lr, may_be_zero=True)
@@ -122,16 +127,6 @@ class DecayRule:
         plain = (base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr)
         for field, value in zip(dataclasses.fields(self), plain):
             object.__setattr__(self, field.name, value)
-
-    def _repr_svg_(self) -> str | None:
-        """Returns the curve for a notebook; without matplotlib None, which leaves it the repr."""
-        if importlib.util.find_spec("matplotlib") is None:
-            return None
-        from expdecay_keras.plotting import draw  # here, since it imports this module
-
-        svg = io.StringIO()
-        draw(self).savefig(svg, format="svg")
-        return svg.getvalue()
 
     @property
     def decay_rate(self) -> float:
@@ -178,13 +173,25 @@ class DecayRule:
         n_warmup_epochs = float(self.n_warmup_epochs)
         decayed = tf.maximum(epoch - n_warmup_epochs, 0.0)
         rate = self.base_lr * tf.math.exp(self.decay_rate * decayed)
-        # Select, since tf.where would broadcast, which makes a compiled step a fifth slower.
-        target = self.target_lr * tf.ones_like(epoch)
-        rate = tf.raw_ops.Select(condition=epoch >= self.n_epochs - 1, x=target, y=rate)
+        rate = tf.where(epoch >= self.n_epochs - 1, as_float64(self.target_lr), rate)
         if self.warmup_start_lr is not None:
             warmed = tf.maximum(epoch, 0.0)
             # The ramp as a weighted mean of its ends: no difference of rates to lose digits in.
             ramp = self.warmup_start_lr * ((n_warmup_epochs - warmed) / n_warmup_epochs)
             ramp += self.base_lr * (warmed / n_warmup_epochs)
-            rate = tf.raw_ops.Select(condition=epoch < n_warmup_epochs, x=ramp, y=rate)
+            rate = tf.where(epoch < n_warmup_epochs, ramp, rate)
         return tf.cast(rate, dtype)
+
+    def _table(self, steps_per_epoch: int = 1) -> Any:
+        """Returns the rates of all steps of all epochs, a float64 NumPy array to look them up in.
+
+        None if that is more than 2**20 rates, 8 MiB.
+        """
+        import numpy as np
+        import tensorflow as tf
+
+        n_steps = self.n_epochs * steps_per_epoch
+        if n_steps > 2**20:
+            return None
+        with tf.init_scope():  # whatever graph is being built just now
+            return self.learning_rate(np.arange(n_steps) / steps_per_epoch, tf.float64).numpy()

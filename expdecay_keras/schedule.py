@@ -1,22 +1,16 @@
-"""The rule as a Keras learning rate schedule."""
+"""The rule as what Keras's own arguments take: a schedule for optimizers, a function for a callback."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from expdecay_keras import _keras
 from expdecay_keras.rule import DecayRule, as_float64, check_count
-
-
-@functools.lru_cache(maxsize=32)
-def _rates_of_all_epochs(rule: DecayRule, dtype: str) -> Any:
-    """Returns the rates as a NumPy array, evaluated once, not in the graph that looks them up."""
-    with tf.init_scope():
-        return rule.learning_rate(np.arange(rule.n_epochs), dtype).numpy()
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
@@ -35,19 +29,28 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
     was; `fit(initial_epoch=...)` on a fresh optimizer does not move it.
 
     Args:
-        base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr: As in `DecayRule`.
+        base_lr: Real number, the rate of warm-up and of the first real epoch. Finite, > 0 and
+            normal in float32 (about 1.2e-38 to 3.4e38).
+        target_lr: Real number, the rate of the last epoch and of any after it; same range. Above
+            `base_lr` the rate grows, equal to it the rate is constant.
+        n_epochs: Integer, the number of epochs, warm-up included; from `n_warmup_epochs + 2` to
+            2**53.
+        n_warmup_epochs: Integer >= 0, the number of epochs before the first real one. Default 0.
+        warmup_start_lr: Real number, the rate of step 0, from which warm-up is a linear ramp; same
+            range as `base_lr`, or 0. Needs `n_warmup_epochs` >= 1. Default None: warm-up holds
+            `base_lr`.
         steps_per_epoch: Integer from 1 to 2**53, the batches of an epoch. Keras counts batches with
             `gradient_accumulation_steps` too, not updates.
         staircase: bool, whether the rate stays the same within an epoch. Default True.
         name: String, the name of the schedule's operations.
 
     Returns:
-        Called with a step (integer or floating, a number or a tensor of any shape), a tensor of its
-        shape and of dtype `tf.keras.backend.floatx()`.
+        Called with a step (a number, an array or a tensor of any shape; a fraction is cut off), a
+        tensor of its shape and of dtype `tf.keras.backend.floatx()`.
 
     Raises:
-        TypeError, ValueError: An argument is of the wrong kind or outside its legal range, as in
-            `DecayRule`.
+        TypeError: An argument is of the wrong kind.
+        ValueError: An argument is outside its legal range.
 
     Example:
 
@@ -83,6 +86,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         self.steps_per_epoch = steps_per_epoch
         self.staircase = staircase
         self.name = name
+        self._rates = rule._table(1 if staircase else steps_per_epoch)
 
     def __repr__(self) -> str:
         arguments = (f"{name}={value!r}" for name, value in self.get_config().items())
@@ -90,18 +94,16 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
 
     def __call__(self, step: Any) -> Any:
         with tf.name_scope(self.name):
-            if not self.staircase:
-                return self.rule.learning_rate(as_float64(step) / self.steps_per_epoch)
             if not (hasattr(step, "dtype") and tf.as_dtype(step.dtype) in (tf.int32, tf.int64)):
-                step = tf.minimum(as_float64(step), 2.0**62)
+                step = tf.cast(tf.clip_by_value(as_float64(step), 0.0, 2.0**62), tf.int64)
             # An integer division is exact under XLA as well, which multiplies by 1 / steps_per_epoch.
-            epoch = tf.cast(step, tf.int64) // self.steps_per_epoch
-            if self.rule.n_epochs > 2**20:  # too many for a constant in the graph
-                return self.rule.learning_rate(epoch)
-            rates = _rates_of_all_epochs(self.rule, tf.keras.backend.floatx())
-            first, last = np.int64(0), np.int64(len(rates) - 1)
-            epoch = tf.raw_ops.ClipByValue(t=epoch, clip_value_min=first, clip_value_max=last)
-            return tf.gather(rates, epoch)
+            if self._rates is not None:
+                return _keras.look_up(
+                    self._rates, step // self.steps_per_epoch if self.staircase else step
+                )
+            if self.staircase:
+                return self.rule.learning_rate(step // self.steps_per_epoch)
+            return self.rule.learning_rate(as_float64(step) / self.steps_per_epoch)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order, as plain Python values."""
@@ -111,3 +113,55 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
             "staircase": self.staircase,
             "name": self.name,
         }
+
+
+def make_lr_scheduler(
+    base_lr: float, target_lr: float, n_epochs: int, n_warmup_epochs: int
+) -> Callable[[int, Any], float]:
+    """Returns a function `f(epoch, lr)` for `tf.keras.callbacks.LearningRateScheduler`.
+
+    f(epoch, lr) = base_lr               if epoch <= n_warmup_epochs
+                   lr * exp(decay_rate)  otherwise, with `DecayRule.decay_rate`
+
+    It multiplies whatever rate the optimizer holds, so it composes with callbacks that change the
+    rate, such as `ReduceLROnPlateau`. That has a price: rounding errors add up and the last epoch
+    misses `target_lr` by a little; past the end the rate goes on falling; a run resumed with a
+    fresh optimizer goes on from that optimizer's rate, which is the wrong one.
+    `WarmupExponentialDecay` has none of these faults.
+
+    Args:
+        base_lr: Real number, the rate of warm-up and of the first real epoch. Finite, > 0 and
+            normal in float32 (about 1.2e-38 to 3.4e38).
+        target_lr: Real number, the rate that the last epoch comes to; same range.
+        n_epochs: Integer, the number of epochs, warm-up included; from `n_warmup_epochs + 2` to
+            2**53.
+        n_warmup_epochs: Integer >= 0, the number of epochs before the first real one.
+
+    Returns:
+        A function of the epoch (int, counted from 0) and the current learning rate (float) that
+        returns the new learning rate, a Python float.
+
+    Raises:
+        TypeError: An argument is of the wrong kind.
+        ValueError: An argument is outside its legal range.
+
+    Example:
+
+    >>> schedule = make_lr_scheduler(base_lr=1e-2, target_lr=1e-4, n_epochs=5, n_warmup_epochs=1)
+    >>> lr, rates = 0.5, []
+    >>> for epoch in range(5):
+    ...     lr = schedule(epoch, lr)
+    ...     rates.append(round(lr, 6))
+    >>> rates
+    [0.01, 0.01, 0.002154, 0.000464, 0.0001]
+
+    Reference:
+        "Exponential Learning Rate Scheduler", blog post, 8 July 2022.
+    """
+    rule = DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs)
+    factor = math.exp(rule.decay_rate)
+
+    def schedule(epoch: int, lr: Any) -> float:
+        return rule.base_lr if epoch <= rule.n_warmup_epochs else float(lr) * factor
+
+    return schedule
