@@ -1,5 +1,5 @@
 import sys
 
-from expdecay_keras.cli import main
+from expdecay_keras.command import main
 
 sys.exit(main())
