@@ -1,19 +1,30 @@
 import copy
 import csv
 import json
+import operator
 import pickle
-import subprocess
 import sys
-import textwrap
-import warnings
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import build_model, float32_rates
-from test_rule import ILLEGAL, LEGAL
+from conftest import (
+    IS_KERAS_3,
+    assert_equal_arrays,
+    build_model,
+    float32_rates,
+    needs_legacy_optimizers,
+    needs_multi_optimizer,
+    scalars,
+)
 
-from expdecay_keras import DecayRule, WarmupExponentialDecay
+from expdecay_keras import (
+    DecayRule,
+    LearningRateLogger,
+    LearningRateTensorBoard,
+    WarmupExponentialDecay,
+    WarmupExponentialSchedule,
+)
 
 ALL_NON_DEFAULT = (0.1, 0.001, 6, 2, 0.05, 1)
 # The compatibility contract: every later version reads this.
@@ -25,14 +36,6 @@ CONFIG = {
     "warmup_start_lr": 0.05,
     "verbose": 1,
 }
-IS_KERAS_3 = not hasattr(tf.keras.backend, "experimental")
-
-
-@pytest.fixture(autouse=True)
-def _no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        yield
 
 
 def test_history_holds_the_seed_table(seed_row, seed_rates, model, fit):
@@ -55,8 +58,7 @@ def test_weights_are_trained_at_the_rate(model, fit, data):
     for rate in [0.1, 0.1, 0.01, 0.001]:
         expected.optimizer.learning_rate = rate
         fit(expected, [], epochs=1, batch_size=4)
-    for weight, other in zip(model.get_weights(), expected.get_weights()):
-        np.testing.assert_array_equal(weight, other)
+    assert_equal_arrays(model.get_weights(), expected.get_weights())
 
 
 def test_progress_bar_shows_the_rate(model, data, capsys):
@@ -77,15 +79,11 @@ def test_tensorboard_has_the_rate(order, model, fit, tmp_path):
     # keras#11973, #16087, tensorflow#46248: in TensorBoard, whatever the order of callbacks.
     if order == -1 and not IS_KERAS_3:
         pytest.skip("Keras 2 hands TensorBoard the log before the callbacks behind it have filled it")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     callbacks = [WarmupExponentialDecay(0.1, 0.001, 5), tf.keras.callbacks.TensorBoard(str(tmp_path))]
     history = fit(model, callbacks[::order], epochs=5)
-    events = EventAccumulator(str(tmp_path / "train")).Reload()
-    scalars = events.Tensors("epoch_learning_rate")
-    assert [event.step for event in scalars] == list(range(5))
-    rates = [float(tf.make_ndarray(event.tensor_proto)) for event in scalars]
-    assert rates == history["learning_rate"]
+    assert scalars(tmp_path / "train", "epoch_learning_rate") == list(
+        enumerate(history["learning_rate"])
+    )
 
 
 def test_verbose_prints_a_line_an_epoch(model, fit, capsys):
@@ -160,12 +158,13 @@ def test_custom_loop(model, data):
     assert model.history.history["learning_rate"] == float32_rates(decay.rule, range(3))
 
 
-def test_no_batch_hooks():
+@pytest.mark.parametrize("callback", [WarmupExponentialDecay, LearningRateLogger])
+def test_no_batch_hooks(callback):
     base = tf.keras.callbacks.Callback
     hooks = [name for name in dir(base) if name.startswith("on_") and "batch" in name]
     assert hooks
     for name in hooks:
-        assert getattr(WarmupExponentialDecay, name) is getattr(base, name)
+        assert getattr(callback, name) is getattr(base, name)
 
 
 def test_nothing_is_traced_again(data):
@@ -201,9 +200,7 @@ def test_mixed_precision(fit):
     assert model.optimizer.inner_optimizer.learning_rate.numpy() == np.float32(1e-7)
 
 
-@pytest.mark.skipif(
-    not hasattr(tf.keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
-)
+@needs_multi_optimizer
 @pytest.mark.parametrize("chosen_by", ["map", "function"])
 def test_several_optimizers(chosen_by, data):
     # keras PR 22959: every optimizer is set and logged under its name.
@@ -232,9 +229,7 @@ def test_several_optimizers(chosen_by, data):
     assert "learning_rate" not in history
 
 
-@pytest.mark.skipif(
-    IS_KERAS_3 or not hasattr(tf.keras.optimizers, "legacy"), reason="Keras 2's legacy optimizers"
-)
+@needs_legacy_optimizers
 def test_legacy_optimizer(fit):
     model = build_model(tf.keras.optimizers.legacy.SGD(0.5, momentum=0.9))
     decay = WarmupExponentialDecay(0.1, 0.001, 3)
@@ -244,23 +239,16 @@ def test_legacy_optimizer(fit):
 # Refusals and warnings
 
 
-@pytest.mark.parametrize("namespace", ["optimizers", "legacy"])
+@pytest.mark.parametrize("namespace", ["", pytest.param("legacy.", marks=needs_legacy_optimizers)])
 def test_optimizer_built_with_a_schedule(namespace, fit):
     # tensorflow#36612, #51399, keras#14331: not an obscure death but a TypeError that names the way out.
-    optimizers = tf.keras.optimizers
-    if namespace == "legacy":
-        if IS_KERAS_3:
-            pytest.skip("Keras 3 has no working legacy optimizers")
-        optimizers = optimizers.legacy
-    schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
-    model = build_model(optimizers.SGD(schedule))
+    optimizer = operator.attrgetter(f"{namespace}SGD")(tf.keras.optimizers)
+    model = build_model(optimizer(tf.keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)))
     with pytest.raises(TypeError, match="SGD: it was built with a schedule.*WarmupExponentialSchedule"):
         fit(model, [WarmupExponentialDecay(0.1, 0.001, 3)], epochs=3)
 
 
-@pytest.mark.skipif(
-    IS_KERAS_3 or not hasattr(tf.keras.optimizers, "legacy"), reason="Keras 2's legacy optimizers"
-)
+@needs_legacy_optimizers
 def test_legacy_optimizer_with_a_decay_of_its_own(fit):
     model = build_model(tf.keras.optimizers.legacy.SGD(0.5, decay=0.1))
     with pytest.raises(TypeError, match="SGD: it was built with a schedule, a function or `decay`"):
@@ -334,38 +322,33 @@ def test_a_rate_set_between_two_fits_is_no_conflict(model, fit):
     assert fit(model, [decay], epochs=2)["learning_rate"] == [0.5, 0.25]
 
 
-def test_float16_learning_rate_is_refused():
-    tf.keras.backend.set_floatx("float16")
-    try:
-        model = build_model(tf.keras.optimizers.SGD())
-        decay = WarmupExponentialDecay(0.1, 1e-6, 3)
-        decay.set_model(model)
-        with pytest.raises(ValueError, match="Argument `target_lr` must be normal in float16.*1e-06$"):
-            decay.on_train_begin()
-        decay = WarmupExponentialDecay(1e5, 1e-4, 3)
-        decay.set_model(model)
-        with pytest.raises(ValueError, match="Argument `base_lr` must be normal in float16.*100000.0$"):
-            decay.on_train_begin()
-        limits = np.finfo(np.float16)
-        fine = WarmupExponentialDecay(limits.max, limits.tiny, 3)
-        fine.set_model(model)
-        fine.on_train_begin()
-    finally:
-        tf.keras.backend.set_floatx("float32")
+FLOAT16 = np.finfo(np.float16)
+LIMITS = (
+    "must be normal in float16, the dtype of the optimizer's learning rate (6.1035156e-05 to 65504). "
+    "Received: "
+)
 
 
 @pytest.mark.parametrize(
-    "name, value, error, constraint", ILLEGAL, ids=[f"{row[0]}={row[1]!r:.20}" for row in ILLEGAL]
+    "rates, message",
+    [
+        ((0.1, 1e-6), f"Argument `target_lr` {LIMITS}target_lr=1e-06"),
+        ((1e5, 1e-4), f"Argument `base_lr` {LIMITS}base_lr=100000.0"),
+        ((65510.0, 1e-4), f"Argument `base_lr` {LIMITS}base_lr=65510.0"),
+        ((0.1, 6.1e-5), f"Argument `target_lr` {LIMITS}target_lr=6.1e-05"),
+        ((FLOAT16.max, FLOAT16.tiny), None),
+    ],
 )
-def test_illegal_argument(name, value, error, constraint):
-    with pytest.raises(error, match=rf"^Argument `{name}` {constraint}\. Received: {name}="):
-        WarmupExponentialDecay.from_config({**LEGAL, name: value})
-
-
-@pytest.mark.parametrize("verbose, error", [(2, ValueError), (-1, ValueError), ("1", TypeError)])
-def test_illegal_verbose(verbose, error):
-    with pytest.raises(error, match="^Argument `verbose` must be .* Received: verbose="):
-        WarmupExponentialDecay(0.1, 0.01, 5, verbose=verbose)
+def test_a_rate_that_float16_cannot_hold_is_refused(rates, message, floatx):
+    floatx("float16")
+    decay = WarmupExponentialDecay(*rates, 3)
+    decay.set_model(build_model(tf.keras.optimizers.SGD()))
+    if message is None:
+        decay.on_train_begin()
+    else:
+        with pytest.raises(ValueError) as raised:
+            decay.on_train_begin()
+        assert str(raised.value) == message
 
 
 # Configs, copies and fresh processes
@@ -399,17 +382,6 @@ def test_keras_serialization():
     assert restored.get_config() == CONFIG
 
 
-def test_literal_json_is_read():
-    literal = """{"module": "expdecay_keras.callbacks", "class_name": "WarmupExponentialDecay",
-        "config": {"base_lr": 0.1, "target_lr": 0.001, "n_epochs": 6, "n_warmup_epochs": 2,
-        "warmup_start_lr": 0.05, "verbose": 1},
-        "registered_name": "expdecay_keras>WarmupExponentialDecay"}"""
-    if tf.__version__.startswith("2.12."):  # it reads and writes the form of Keras 2
-        literal = literal.replace('"WarmupExp', '"expdecay_keras>WarmupExp')
-    restored = tf.keras.utils.deserialize_keras_object(json.loads(literal))
-    assert restored.get_config() == CONFIG
-
-
 def test_registered_name():
     name = "expdecay_keras>WarmupExponentialDecay"
     assert tf.keras.utils.get_registered_name(WarmupExponentialDecay) == name
@@ -432,34 +404,139 @@ def test_a_copy_leaves_the_model_behind(duplicate, model, fit):
     )
 
 
-def test_a_new_process_goes_on_to_the_bit(data, tmp_path, fit):
-    """Callback from JSON, model from .keras: rates and weights equal to the run never stopped."""
-    arguments = {"base_lr": 0.1, "target_lr": 1e-4, "n_epochs": 7, "n_warmup_epochs": 2}
-    unbroken = build_model(tf.keras.optimizers.SGD(momentum=0.9))
-    history = fit(unbroken, [WarmupExponentialDecay(**arguments)], epochs=7, batch_size=4)
+# The logger
 
-    stopped, decay = (
-        build_model(tf.keras.optimizers.SGD(momentum=0.9)),
-        WarmupExponentialDecay(**arguments),
+
+def scheduled(staircase=True, optimizer=tf.keras.optimizers.Adam):
+    """A model with the schedule, its rule, and that many steps of 4 rows in an epoch of 16."""
+    schedule = WarmupExponentialSchedule(0.1, 1e-4, 6, 2, 0.01, steps_per_epoch=4, staircase=staircase)
+    return build_model(optimizer(schedule)), schedule
+
+
+def test_logger_with_a_schedule_of_keras_own(fit):
+    schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.5, 4, 0.5, staircase=True)
+    model = build_model(tf.keras.optimizers.SGD(schedule))
+    history = fit(model, [LearningRateLogger()], epochs=4, batch_size=4)
+    assert history["learning_rate"] == [0.5, 0.25, 0.125, 0.0625]
+
+
+def test_logger_beside_a_callback_that_sets_the_rate(model, fit):
+    callbacks = [
+        tf.keras.callbacks.LearningRateScheduler(lambda epoch, lr: 2.0**-epoch),
+        LearningRateLogger(),
+    ]
+    assert fit(model, callbacks, epochs=3)["learning_rate"] == [1.0, 0.5, 0.25]
+
+
+@needs_legacy_optimizers
+def test_logger_with_a_legacy_optimizer(fit):
+    schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.5, 4, 0.5, staircase=True)
+    model = build_model(tf.keras.optimizers.legacy.SGD(schedule))
+    rates = fit(model, [LearningRateLogger()], epochs=3, batch_size=4)["learning_rate"]
+    assert rates == [0.5, 0.25, 0.125]
+    model = build_model(tf.keras.optimizers.legacy.SGD(0.5, decay=0.25))
+    rates = fit(model, [LearningRateLogger()], epochs=3, batch_size=4)["learning_rate"]
+    assert rates == [0.5, 0.25, float(np.float32(0.5) / np.float32(3))]  # 0.5 / (1 + 0.25 * step)
+
+
+@needs_multi_optimizer
+def test_logger_with_several_optimizers(data):
+    # keras PR 22959: every rate is logged under its optimizer's name.
+    optimizers = tf.keras.optimizers
+    schedule = WarmupExponentialSchedule(0.1, 1e-4, 6, 2, steps_per_epoch=4)
+    planned = optimizers.SGD(schedule, name="planned")
+    by_layer = optimizers.OptimizerMap(optimizers.Adam(0.5, name="fixed"), {".*a/.*": planned})
+    layers = [tf.keras.layers.Dense(4, name="a"), tf.keras.layers.Dense(2, name="b")]
+    model = tf.keras.Sequential([tf.keras.Input((3,)), *layers])
+    model.compile(optimizers.MultiOptimizer(by_layer), "mse")
+    history = model.fit(
+        *data, batch_size=4, epochs=6, verbose=0, callbacks=[LearningRateLogger()]
+    ).history
+    assert history["learning_rate_fixed"] == [0.5] * 6
+    assert history["learning_rate_planned"] == float32_rates(schedule.rule, range(6))
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["logger-first", "tensorboard-first"])
+def test_logger_beside_tensorboard(order, fit, tmp_path):
+    # keras#11973, #16087, tensorflow#46248: in TensorBoard, whatever the order of callbacks.
+    model, schedule = scheduled()
+    callbacks = [LearningRateLogger(), tf.keras.callbacks.TensorBoard(str(tmp_path))]
+    fit(model, callbacks[::order], epochs=6, batch_size=4)
+    # Keras's TensorBoard asks a schedule when the epoch has ended: the next epoch's first rate.
+    rates = float32_rates(schedule.rule, range(1, 7))
+    assert scalars(tmp_path / "train", "epoch_learning_rate") == list(enumerate(rates))
+
+
+def test_logger_config():
+    serialized = json.loads(json.dumps(tf.keras.utils.serialize_keras_object(LearningRateLogger())))
+    restored = tf.keras.utils.deserialize_keras_object(serialized)
+    assert type(restored) is LearningRateLogger and restored.get_config() == {}
+
+
+def test_logger_config_of_version_0_1_0():
+    config = {"log_dir": None, "update_freq": "epoch"}
+    assert LearningRateLogger.from_config(config).get_config() == {}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'log_dir'"):
+        LearningRateLogger.from_config({"log_dir": "logs", "update_freq": 5})
+
+
+# TensorBoard, update by update
+
+
+@pytest.mark.parametrize("staircase", [True, False], ids=["staircase", "continuous"])
+@pytest.mark.parametrize("update_freq", [1, 5])
+def test_tensorboard_has_the_rate_of_every_kth_update(update_freq, staircase, fit, tmp_path):
+    # tf-keras#403, keras#14291: the rate, batch by batch.
+    model, schedule = scheduled(staircase)
+    # A fit that resumes, with another callback, resumes the updates' count.
+    for first, last in [(0, 2), (2, 6)]:
+        writer = LearningRateTensorBoard(str(tmp_path), update_freq)
+        fit(model, [writer], epochs=last, initial_epoch=first, batch_size=4)
+    updates = range(0, 24, update_freq)
+    assert scalars(tmp_path) == [(update, float(schedule(update))) for update in updates]
+
+
+def test_tensorboard_from_between_two_multiples(fit, tmp_path):
+    model, _ = scheduled()
+    model.optimizer.iterations.assign(1301)
+    fit(model, [LearningRateTensorBoard(tmp_path, update_freq=5)], epochs=3, batch_size=4)
+    assert [update for update, _ in scalars(tmp_path)] == [1305, 1310]
+
+
+def test_tensorboard_with_several_updates_at_once(fit, tmp_path):
+    model, _ = scheduled(staircase=False)
+    model.compile(model.optimizer, "mse", steps_per_execution=2)
+    fit(model, [LearningRateTensorBoard(tmp_path, update_freq=3)], epochs=3, batch_size=4)
+    assert [update for update, _ in scalars(tmp_path)] == [0, 4, 6, 10]
+
+
+@needs_multi_optimizer
+def test_tensorboard_of_several_optimizers(data, tmp_path):
+    optimizers = tf.keras.optimizers
+    chosen = optimizers.OptimizerMap(
+        optimizers.SGD(0.5, name="a"), {".*bias": optimizers.SGD(0.25, name="b")}
     )
-    with pytest.warns(UserWarning, match="stops before"):
-        fit(stopped, [decay], epochs=4, batch_size=4)
-    stopped.save(tmp_path / "model.keras")
-    serialized = tf.keras.utils.serialize_keras_object(decay)
-    (tmp_path / "callback.json").write_text(json.dumps(serialized))
-    np.savez(tmp_path / "data.npz", x=data[0], y=data[1])
-    script = """
-        import json, sys, numpy as np, tensorflow as tf, expdecay_keras
-        model = tf.keras.models.load_model("model.keras")
-        decay = tf.keras.utils.deserialize_keras_object(json.load(open("callback.json")))
-        data = np.load("data.npz")
-        history = model.fit(data["x"], data["y"], initial_epoch=4, epochs=7, batch_size=4,
-                            shuffle=False, verbose=0, callbacks=[decay]).history
-        json.dump(history["learning_rate"], open("rates.json", "w"))
-        np.savez("weights.npz", *model.get_weights())
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, check=True)
-    assert json.loads((tmp_path / "rates.json").read_text()) == history["learning_rate"][4:]
-    weights = np.load(tmp_path / "weights.npz")
-    for name, expected in zip(weights.files, unbroken.get_weights()):
-        np.testing.assert_array_equal(weights[name], expected)
+    model = build_model(optimizers.MultiOptimizer(chosen))
+    model.fit(*data, epochs=1, batch_size=8, verbose=0, callbacks=[LearningRateTensorBoard(tmp_path)])
+    assert scalars(tmp_path, "learning_rate_a") == [(0, 0.5), (1, 0.5)]
+    assert scalars(tmp_path, "learning_rate_b") == [(0, 0.25), (1, 0.25)]
+
+
+def test_tensorboard_config(fit, tmp_path):
+    config = {"log_dir": str(tmp_path), "update_freq": 2}
+    writer = LearningRateTensorBoard(tmp_path, 2)
+    serialized = json.loads(json.dumps(tf.keras.utils.serialize_keras_object(writer)))
+    restored = tf.keras.utils.deserialize_keras_object(serialized)
+    assert type(restored) is LearningRateTensorBoard
+    assert restored.get_config() == config and list(restored.get_config()) == list(config)
+    assert LearningRateTensorBoard(tmp_path).get_config()["update_freq"] == 1
+    fit(build_model(), [restored], epochs=2, batch_size=4)
+    copied = pickle.loads(pickle.dumps(restored))
+    assert copied.get_config() == config and copied.model is None
+
+
+def test_without_tensorboard(monkeypatch, model, fit, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ImportError, match=r"pip install 'expdecay-keras\[tensorboard\]'"):
+        fit(model, [LearningRateTensorBoard(tmp_path)], epochs=1)
+    fit(model, [LearningRateLogger()], epochs=1)

@@ -5,8 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import build_model, float32_rates
-from test_callbacks import IS_KERAS_3
+from conftest import IS_KERAS_3, build_model, float32_rates
 
 from expdecay_keras import DecayRule, WarmupExponentialDecay
 
@@ -20,13 +19,6 @@ def decay():
     return WarmupExponentialDecay(0.1, 1e-4, 6, 1)
 
 
-def fit_quietly(fit, *args, **options):
-    """Trains, and fails on any warning of this package."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        return fit(*args, **options)
-
-
 def warnings_of(fit, *args, **options):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -37,7 +29,7 @@ def warnings_of(fit, *args, **options):
 @BOTH_ORDERS
 def test_early_stopping_cuts_the_curve_short(order, decay, model, fit):
     stop = callbacks.EarlyStopping("loss", patience=2, min_delta=1e9)
-    history = fit_quietly(fit, model, [decay, stop][::order], epochs=6)
+    history = fit(model, [decay, stop][::order], epochs=6)
     assert history["learning_rate"] == float32_rates(RULE, range(3))
 
 
@@ -50,7 +42,7 @@ def test_terminate_on_nan_logs_the_rate_of_the_epoch_it_ends(order, decay, fit):
     model = build_model()
     model.compile("sgd", Loss())
     stop = callbacks.TerminateOnNaN()
-    history = fit_quietly(fit, model, [decay, stop][::order], epochs=6, batch_size=4)
+    history = fit(model, [decay, stop][::order], epochs=6, batch_size=4)
     assert history["learning_rate"] == float32_rates(RULE, range(1))
 
 
@@ -59,7 +51,7 @@ def test_terminate_on_nan_logs_the_rate_of_the_epoch_it_ends(order, decay, fit):
 def test_swapping_averaged_weights_leaves_the_rate_alone(order, decay, fit):
     def train(*others):
         model = build_model(tf.keras.optimizers.SGD(use_ema=True))
-        history = fit_quietly(fit, model, [decay, *others][::order], epochs=6)
+        history = fit(model, [decay, *others][::order], epochs=6)
         return model, history
 
     model, history = train(callbacks.SwapEMAWeights(swap_on_epoch=True))
@@ -98,9 +90,9 @@ def test_beside_a_learning_rate_scheduler_the_last_one_trains(order, decay, mode
 
 
 def test_compiled_anew_between_two_fits(decay, model, fit):
-    fit_quietly(fit, model, [decay], epochs=6)
+    fit(model, [decay], epochs=6)
     model.compile(tf.keras.optimizers.Adam(0.5), "mse")
-    history = fit_quietly(fit, model, [decay], epochs=6)
+    history = fit(model, [decay], epochs=6)
     assert history["learning_rate"] == float32_rates(RULE, range(6))
     assert model.optimizer.learning_rate.numpy() == np.float32(1e-4)
     schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)

@@ -1,16 +1,10 @@
 """Several devices and machines: two logical CPUs in one process, two processes on localhost."""
 
-import importlib.metadata
-import importlib.util
 import json
-import os
 import socket
-import subprocess
-import sys
 
 import pytest
-from conftest import float32_rates
-from test_callbacks import IS_KERAS_3
+from conftest import IS_KERAS_3, KERAS_VERSION, float32_rates
 
 from expdecay_keras import DecayRule
 
@@ -50,58 +44,39 @@ MULTI_WORKER = """
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
 assert strategy.num_replicas_in_sync == 2
 """
-EXPECTED = float32_rates(DecayRule(**RULE), range(5))
 
 
-def start(strategy, *names, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-c", TRAIN.replace("STRATEGY", strategy), json.dumps(RULE), *names],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def train(start, strategy, *names, **environment):
+    return start(TRAIN.replace("STRATEGY", strategy), json.dumps(RULE), *names, **environment)
 
 
-def assert_rates(process, *names):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0
-    assert json.loads(output.splitlines()[-1]) == {name: EXPECTED for name in names}
-
-
-HAS_LEGACY_KERAS = not IS_KERAS_3 or importlib.util.find_spec("tf_keras")
-NO_LEGACY_KERAS = pytest.mark.skipif(not HAS_LEGACY_KERAS, reason="needs the package tf-keras")
+def assert_rates(done, *names):
+    assert done.status == 0, done.stderr
+    expected = float32_rates(DecayRule(**RULE), range(5))
+    assert json.loads(done.stdout.splitlines()[-1]) == {name: expected for name in names}
 
 
 @pytest.mark.parametrize("name", ["callback", "schedule"])
-@pytest.mark.parametrize("legacy", ["0", pytest.param("1", marks=NO_LEGACY_KERAS)])
-def test_mirrored_strategy(legacy, name):
-    if legacy == "0" and not IS_KERAS_3:
-        pytest.skip("here tf.keras is legacy Keras")
-    if legacy == "0" and name == "schedule" and keras_version() < (3, 3):
+def test_mirrored_strategy(name, start):
+    if name == "schedule" and IS_KERAS_3 and KERAS_VERSION < (3, 3):
         pytest.skip("before 3.3 Keras 3 trains no optimizer with any schedule under MirroredStrategy")
-    assert_rates(start(MIRRORED, name, TF_USE_LEGACY_KERAS=legacy), name)
+    assert_rates(train(start, MIRRORED, name).wait(), name)
 
 
-def keras_version():
-    return tuple(int(number) for number in importlib.metadata.version("keras").split(".")[:2])
-
-
-@NO_LEGACY_KERAS
-def test_two_processes_of_a_multi_worker_mirrored_strategy():
-    # keras#20585: Keras 3 does not support it, legacy Keras does.
+@pytest.mark.skipif(IS_KERAS_3, reason="keras#20585: not supported by Keras 3")
+def test_two_processes_of_a_multi_worker_mirrored_strategy(start):
     with socket.socket() as first, socket.socket() as second:
         for free in (first, second):
             free.bind(("localhost", 0))
         workers = [f"localhost:{free.getsockname()[1]}" for free in (first, second)]
-    names = ["callback", "schedule"]
+    names = ("callback", "schedule")
     processes = []
     for index in range(2):
         config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        environment = {"TF_USE_LEGACY_KERAS": "1", "TF_CONFIG": json.dumps(config)}
-        processes.append(start(MULTI_WORKER, *names, **environment))
+        processes.append(train(start, MULTI_WORKER, *names, TF_CONFIG=json.dumps(config)))
     try:
         for process in processes:
-            assert_rates(process, *names)
+            assert_rates(process.wait(), *names)
     finally:
         for process in processes:
             process.kill()

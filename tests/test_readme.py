@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from expdecay_keras.cli import main
+from expdecay_keras.command import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ def test_readme_examples(tmp_path, monkeypatch):
     assert_examples_run(doctest.testfile(str(ROOT / "README.md"), module_relative=False))
 
 
-@pytest.mark.parametrize("name", ["rule", "callbacks", "schedule", "scheduler", "plotting"])
+@pytest.mark.parametrize("name", ["rule", "callbacks", "schedule", "plotting"])
 def test_docstring_examples(name):
     assert_examples_run(doctest.testmod(importlib.import_module(f"expdecay_keras.{name}")))
 

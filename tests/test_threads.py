@@ -35,14 +35,6 @@ def test_one_rule_and_one_schedule_in_many_threads():
     assert in_threads(functions) == expected
 
 
-def test_one_callback_asked_by_many_threads():
-    decay = WarmupExponentialDecay(**RULE)
-    epochs = np.random.default_rng(0).integers(0, 5000, (8, 20))
-    functions = [lambda row=row: [float(decay._rate(epoch)) for epoch in row] for row in epochs]
-    for rates, row in zip(in_threads(functions), epochs):
-        assert [np.float32(rate) for rate in rates] == float32_rates(decay.rule, row)
-
-
 def test_two_models_trained_at_once(fit):
     schedule = WarmupExponentialSchedule(0.05, 1e-3, 20, steps_per_epoch=1)
     decays = [WarmupExponentialDecay(0.1, 1e-4, 20, 3), WarmupExponentialDecay(1e-5, 1e-2, 20, 0)]

@@ -20,7 +20,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from expdecay_keras import DecayRule, WarmupExponentialDecay, WarmupExponentialSchedule
-from tests.oracle import true_rates
+from tests.conftest import true_rates
 
 NUMBERS = {"base_lr": 0.1, "target_lr": 1e-4, "n_epochs": 100, "n_warmup_epochs": 5}
 STEPS_PER_EPOCH = 100
