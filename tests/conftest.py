@@ -329,7 +329,7 @@ def options_of(base_lr, target_lr, n_epochs, n_warmup_epochs):
     return [text for name, value in zip(names, values) for text in (f"--{name}", str(value))]
 
 
-RUN = {"base_lr": 0.1, "target_lr": 1e-4, "n_epochs": 8, "n_warmup_epochs": 2}
+RUN = {"base_lr": 0.1, "target_lr": 1e-4, "n_epochs": 6, "n_warmup_epochs": 2}
 OPTIONS = [*options_of(*RUN.values()), "--batch-size", "144"]
 
 
@@ -356,7 +356,7 @@ def assert_same_run(run_dir, other):
 
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory):
-    """The directory of a run of 8 epochs that was never interrupted, and what it said."""
+    """The directory of a run of 6 epochs that was never interrupted, and what it said."""
     run_dir = tmp_path_factory.mktemp("unbroken") / "run"
     options = ("train", "--run-dir", run_dir, *OPTIONS)
     done = Process(

@@ -35,9 +35,9 @@ def test_results(unbroken):
     run_dir, output = unbroken
     rows = history(run_dir)
     rates = [float(row["learning_rate"]) for row in rows]
-    assert rates == DecayRule(**RUN).learning_rate(range(8)).numpy().tolist()
-    assert [int(row["epoch"]) for row in rows] == list(range(8))
-    assert float(rows[-1]["val_accuracy"]) > 0.85
+    assert rates == DecayRule(**RUN).learning_rate(range(6)).numpy().tolist()
+    assert [int(row["epoch"]) for row in rows] == list(range(6))
+    assert float(rows[-1]["val_accuracy"]) > 0.8
     assert scalars(run_dir / "tensorboard" / "train", "epoch_learning_rate") == list(enumerate(rates))
     validation = [(int(row["epoch"]), np.float32(row["val_accuracy"])) for row in rows]
     assert scalars(run_dir / "tensorboard" / "validation", "epoch_accuracy") == validation
@@ -74,7 +74,7 @@ def test_a_tensorboard_server_shows_the_rates(unbroken):
         browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         query, answer = "data/plugin/scalars/scalars?run=train&tag=epoch_learning_rate", []
         deadline = time.monotonic() + 120
-        while len(answer) < 8 and time.monotonic() < deadline:  # it reads the logs while it answers
+        while len(answer) < 6 and time.monotonic() < deadline:  # it reads the logs while it answers
             try:
                 with browser.open(url + query) as response:
                     answer = json.load(response)
