@@ -8,9 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from expdecay_keras.rule import as_float64
+
 IS_KERAS_3 = hasattr(tf.keras, "ops")
+BACKEND = tf.keras.backend.backend()  # Keras 3 may have JAX or PyTorch
+ON_TENSORFLOW = BACKEND == "tensorflow"
+name_scope = tf.keras.name_scope if IS_KERAS_3 else tf.name_scope
 
 
 def build_optimizers(model: Any) -> None:
@@ -34,31 +40,56 @@ def is_settable(optimizer: Any) -> bool:
     return not (callable(rate) or getattr(optimizer, "_initial_decay", False))  # Keras 2: legacy `decay`
 
 
+def number(variable: Any) -> Any:
+    """Returns the value of a scalar variable or tensor of the backend as a Python number."""
+    if ON_TENSORFLOW:
+        return tf.convert_to_tensor(variable).numpy().item()
+    return tf.keras.ops.convert_to_tensor(variable).item()
+
+
 def learning_rate(optimizer: Any) -> float:
     """Returns the rate of the optimizer's next step."""
     if hasattr(optimizer, "_decayed_lr"):  # Keras 2: a legacy optimizer, with its own `decay`
         return float(optimizer._decayed_lr(tf.float32))
     if hasattr(optimizer, "_current_learning_rate"):  # Keras 2: as the schedule was at the last step
         return float(optimizer._learning_rate(optimizer.iterations))
-    return float(tf.convert_to_tensor(optimizer.learning_rate))
-
-
-def count_updates(optimizer: Any) -> int:
-    """Returns how often the optimizer has updated the weights."""
-    return int(tf.convert_to_tensor(optimizer.iterations))
+    return float(number(optimizer.learning_rate))
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> float:
     """Sets the rate, and returns it as the dtype of the optimizer's has it."""
-    new = tf.constant(rate, optimizer.learning_rate.dtype)
-    optimizer.learning_rate = new  # a tensor: for a number Keras 3 takes half as long again
-    return float(new)
+    if ON_TENSORFLOW:  # a tensor: for a number Keras 3 takes half as long again
+        new = tf.constant(rate, optimizer.learning_rate.dtype)
+        optimizer.learning_rate = new
+        return float(new)
+    optimizer.learning_rate = rate
+    return learning_rate(optimizer)
 
 
-def look_up(rates: Any, index: Any) -> Any:
-    """Returns the rates at the indices, beyond the ends the first and last, in `floatx()`."""
-    index = tf.clip_by_value(index, 0, len(rates) - 1)
-    return tf.gather(tf.constant(rates, tf.keras.backend.floatx()), index)
+def look_up(rates: Any, step: Any, n_steps: int) -> Any:
+    """Returns the rate of the step, of which each rate has `n_steps`, as a tensor of the backend.
+
+    Beyond the ends the first and the last rate; the dtype is `floatx()`.
+    """
+    dtype, last = tf.keras.backend.floatx(), len(rates) - 1
+    if ON_TENSORFLOW:
+        step = as_int64(step)
+        # An integer division is exact under XLA as well, which multiplies by 1 / n_steps.
+        index = tf.clip_by_value(step if n_steps == 1 else step // n_steps, 0, last)
+        return tf.gather(tf.constant(rates, dtype), index)
+    ops, n_steps = tf.keras.ops, min(n_steps, 2**31 - 1)  # the largest step there, an int32
+    step = ops.convert_to_tensor(step)
+    if "int" not in tf.keras.backend.standardize_dtype(step.dtype):
+        step = ops.cast(ops.clip(step, 0, len(rates) * n_steps), "int")
+    index = ops.clip(step if n_steps == 1 else step // n_steps, 0, last)
+    return ops.take(ops.convert_to_tensor(rates, dtype), index)
+
+
+def as_int64(step: Any) -> Any:
+    """Returns numbers, an array or a tensor as TensorFlow's integers, fractions cut off."""
+    if hasattr(step, "dtype") and tf.as_dtype(step.dtype) in (tf.int32, tf.int64):
+        return step
+    return tf.cast(tf.clip_by_value(as_float64(step), 0.0, 2.0**62), tf.int64)
 
 
 def state(model: Any) -> dict[str, list[Any]]:
@@ -70,9 +101,28 @@ def state(model: Any) -> dict[str, list[Any]]:
     optimizer = model.optimizer
     if hasattr(optimizer, "build") and not getattr(optimizer, "built", False):  # not so: Keras 2, legacy
         optimizer.build(model.trainable_variables)
-    if IS_KERAS_3:
-        return {"keras_3": [variable.value for variable in (*model.variables, *optimizer.variables)]}
-    return {"keras_2": [*model.variables, optimizer]}
+    if not IS_KERAS_3:
+        return {"keras_2": [*model.variables, optimizer]}
+    variables = (*model.variables, *optimizer.variables)
+    if ON_TENSORFLOW:
+        return {"keras_3": [variable.value for variable in variables]}
+    return {BACKEND: [_Bytes(variable, model) for variable in variables]}
+
+
+class _Bytes(tf.train.experimental.PythonState):
+    """A variable of JAX or PyTorch as TensorFlow's checkpoints can hold it."""
+
+    def __init__(self, variable: Any, model: Any) -> None:
+        self.variable, self.model = variable, model
+
+    def serialize(self) -> Any:
+        if BACKEND == "jax":  # whose variables are not up to date while it trains
+            self.model.jax_state_sync()
+        return tf.keras.ops.convert_to_numpy(self.variable).tobytes()
+
+    def deserialize(self, content: Any) -> None:
+        held = tf.keras.ops.convert_to_numpy(self.variable)
+        self.variable.assign(np.frombuffer(content, held.dtype).reshape(held.shape))
 
 
 def save(model: Any, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
 import warnings
@@ -19,11 +18,12 @@ from expdecay_keras.rule import DecayRule, check_count
 class WarmupExponentialDecay(tf.keras.callbacks.Callback):
     """Sets the learning rate of every epoch by `DecayRule` and logs it as `learning_rate`.
 
-    learning_rate = DecayRule(base_lr, ..., warmup_start_lr).learning_rate(epoch)
+    learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
 
     The rate is a function of the epoch alone, so `fit(initial_epoch=...)`, `BackupAndRestore`, a
-    fresh optimizer and a second `fit` all train at the right rate. Epochs up to `n_warmup_epochs`
-    train at `base_lr` (or on the ramp), the last one at `target_lr`; further ones stay there.
+    fresh optimizer and a second `fit` all train at the right rate. Epochs up to
+    `n_warmup_epochs + n_hold_epochs` train at `base_lr` (or on the ramp), the last one at
+    `target_lr`; further ones stay there.
 
     The log holds the rate that was set when the epoch began, as a float: History, the progress bar,
     `CSVLogger` (put it after this callback) and `TensorBoard` show it. With a `MultiOptimizer`
@@ -35,12 +35,14 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
             normal in float32 (about 1.2e-38 to 3.4e38).
         target_lr: Real number, the rate of the last epoch and of any after it; same range. Above
             `base_lr` the rate grows, equal to it the rate is constant.
-        n_epochs: Integer, the number of epochs, warm-up included; from `n_warmup_epochs + 2` to
-            2**53.
-        n_warmup_epochs: Integer >= 0, the number of epochs before the first real one. Default 0.
+        n_epochs: Integer, the number of epochs, warm-up and hold included; from
+            `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
+        n_warmup_epochs: Integer >= 0, the number of epochs of warm-up. Default 0.
         warmup_start_lr: Real number, the rate of epoch 0, from which warm-up is a linear ramp; same
             range as `base_lr`, or 0. Needs `n_warmup_epochs` >= 1. Default None: warm-up holds
             `base_lr`.
+        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and the first
+            real epoch. Default 0.
         verbose: 0 or 1. 1 prints a line at the start of every epoch. Default 0.
 
     Raises:
@@ -70,9 +72,10 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         n_epochs: int,
         n_warmup_epochs: int = 0,
         warmup_start_lr: float | None = None,
+        n_hold_epochs: int = 0,
         verbose: int = 0,
     ) -> None:
-        rule = DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr)
+        rule = DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr, n_hold_epochs)
         verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0, 1)
         super().__init__()
         self.rule = rule
@@ -83,7 +86,7 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order, as plain Python numbers."""
-        return {**dataclasses.asdict(self.rule), "verbose": self.verbose}
+        return {**self.rule._config(), "verbose": self.verbose}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> WarmupExponentialDecay:
@@ -280,4 +283,4 @@ class LearningRateTensorBoard(tf.keras.callbacks.Callback):
         self._writer.close()
 
     def _count_updates(self) -> int:
-        return _keras.count_updates(_keras.optimizers(self.model)[0][1])
+        return int(_keras.number(_keras.optimizers(self.model)[0][1].iterations))

@@ -22,11 +22,11 @@ class _Curve(NamedTuple):
     rates: Any
     style: dict[str, Any]
     marks: Any  # indices of the rates to write beside the curve
-    n_warmup_epochs: int = 0
+    spans: tuple[tuple[str, int, int], ...] = ()  # name, first epoch and last of what is shaded
 
 
 def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
-    """Draws learning rates over epochs on a log axis, warm-up shaded, ends labelled.
+    """Draws learning rates over epochs on a log axis, warm-up and hold shaded, ends labelled.
 
     A rule and a history have a value at every epoch; the callback and a staircase schedule hold it
     up to the next one. Of more than 1000 epochs about 1000, evenly spaced, are drawn.
@@ -69,11 +69,12 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
         (line,) = ax.plot(curve.epochs, rates, linestyle=dashes, label=label, **curve.style)
         _write_rates(ax, curve, line.get_color())
     shaded = {patch.get_gid() for patch in ax.patches}
-    for n_warmup_epochs in sorted({curve.n_warmup_epochs for curve in curves} - {0}):
-        gid = f"warm-up of {n_warmup_epochs}"
+    for name, first, last in sorted({span for curve in curves for span in curve.spans}):
+        gid = f"{name} {first} {last}"
         if gid not in shaded:
-            label = "" if "warm-up" in ax.get_legend_handles_labels()[1] else "warm-up"
-            ax.axvspan(0, n_warmup_epochs, color="gray", alpha=0.15, lw=0, label=label, gid=gid)
+            label = "" if name in ax.get_legend_handles_labels()[1] else name
+            alpha = {"warm-up": 0.2, "hold": 0.1}[name]
+            ax.axvspan(first, last, color="gray", alpha=alpha, lw=0, label=label, gid=gid)
     ax.margins(y=0.15)
     ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("epoch")
@@ -101,7 +102,12 @@ def _curves(source: Any) -> list[_Curve]:
             "Argument `rules` must be rules, callbacks, schedules, histories or paths of CSV files. "
             f"Received: {source!r}"
         )
-    warm, last = rule.n_warmup_epochs, rule.n_epochs - 1
+    return [_rule_curve(rule, source)]
+
+
+def _rule_curve(rule: DecayRule, source: Any) -> _Curve:
+    """Returns the curve of a rule, or of the callback or schedule that has it."""
+    warm, first, last = rule.n_warmup_epochs, rule._first_epoch, rule.n_epochs - 1
     epochs = np.linspace(0, last, min(rule.n_epochs, 1000)).round()
     style: dict[str, Any] = {"marker": "." if rule.n_epochs <= 100 else ""}
     if source is rule:
@@ -113,15 +119,23 @@ def _curves(source: Any) -> list[_Curve]:
     else:
         kind = "continuous schedule"
         epochs, style = np.linspace(0, rule.n_epochs, 1000), {}
-    epochs = np.union1d(epochs, [warm, warm + 1, last])
+    epochs = np.union1d(epochs, [warm, first, first + 1, last])
+    rates = rule.learning_rate(epochs, dtype="float64").numpy()
+    marks = np.searchsorted(epochs, [0, last] if rule.warmup_start_lr is None else [0, warm, last])
+    spans = (("warm-up", 0, warm), ("hold", warm, first))
+    shaded = tuple(span for span in spans if span[1] < span[2])
+    return _Curve(_label(kind, rule), epochs, rates, style, marks, shaded)
+
+
+def _label(kind: str, rule: DecayRule) -> str:
     label = f"{kind}: {rule.base_lr:g} to {rule.target_lr:g} in {rule.n_epochs} epochs"
-    if warm:
-        label += f", {warm} of warm-up"
+    if rule.n_warmup_epochs:
+        label += f", {rule.n_warmup_epochs} of warm-up"
     if rule.warmup_start_lr is not None:
         label += f" from {rule.warmup_start_lr:g}"
-    rates = rule.learning_rate(epochs, dtype="float64").numpy()
-    marked = [0, last] if rule.warmup_start_lr is None else [0, warm, last]
-    return [_Curve(label, epochs, rates, style, np.searchsorted(epochs, marked), warm)]
+    if rule.n_hold_epochs:
+        label += f", {rule.n_hold_epochs} of hold"
+    return label
 
 
 def _history_curves(source: str, table: dict[str, Any]) -> list[_Curve]:
@@ -211,7 +225,7 @@ def text_chart(rule: DecayRule, width: int, ascii_only: bool) -> str:
 
     Of more than 50 epochs about 50, evenly spaced, are shown. The longest bar ends at `width` columns.
     """
-    decay_rate, n_epochs, n_warmup_epochs = rule.decay_rate, rule.n_epochs, rule.n_warmup_epochs
+    decay_rate, n_epochs = rule.decay_rate, rule.n_epochs
     symbol, block = ("lambda", "#") if ascii_only else ("\u03bb", "\u2588")
     doubling = "doubling time" if decay_rate > 0 else "half-life"
     lines = [
@@ -223,7 +237,8 @@ def text_chart(rule: DecayRule, width: int, ascii_only: bool) -> str:
     epochs = list(range(min(n_epochs, 50)))
     if n_epochs > 50:
         spaced = {i * (n_epochs - 1) // 47 for i in range(48)}
-        epochs = sorted(spaced | {n_warmup_epochs, n_warmup_epochs + 1})
+        first = rule._first_epoch
+        epochs = sorted(spaced | {rule.n_warmup_epochs, first, first + 1})
     rates = rule.learning_rate(epochs, dtype="float64").numpy().tolist()
     # Six decimals where they hold the given rates, as in 0.1 to 1e-6, else six digits.
     given = (rule.base_lr, rule.target_lr, rule.warmup_start_lr or 0.0)

@@ -55,34 +55,37 @@ def as_float64(value: Any) -> Any:
 class DecayRule:
     """Holds the learning rate through warm-up, then lets it fall exponentially to its target.
 
-    With epochs counted from 0 and the decay rate per epoch
+    With epochs counted from 0, the first real epoch and the decay rate per epoch
 
-        decay_rate = log(target_lr / base_lr) / (n_epochs - (n_warmup_epochs + 1))
+        first_epoch = n_warmup_epochs + n_hold_epochs
+        decay_rate = log(target_lr / base_lr) / (n_epochs - (first_epoch + 1))
 
     the learning rate is
 
-        base_lr                                                 if epoch <= n_warmup_epochs
-        base_lr * exp(decay_rate * (epoch - n_warmup_epochs))   in between
-        target_lr                                               if epoch >= n_epochs - 1
+        base_lr                                             if epoch <= first_epoch
+        base_lr * exp(decay_rate * (epoch - first_epoch))   in between
+        target_lr                                           if epoch >= n_epochs - 1
 
     With `warmup_start_lr` the warm-up is a linear ramp instead of a hold: if epoch < n_warmup_epochs,
 
         warmup_start_lr + (base_lr - warmup_start_lr) * epoch / n_warmup_epochs
 
-    Epoch `n_warmup_epochs`, the first real one, has `base_lr` and the last one, `n_epochs - 1`, has
-    `target_lr`, both to the bit. Before epoch 0 the rate is that of epoch 0; past the end it stays
-    at `target_lr`.
+    Ramp, hold and decay together are known as WSD, warm-up–stable–decay. The first real epoch has
+    `base_lr` and the last one, `n_epochs - 1`, has `target_lr`, both to the bit. Before epoch 0 the
+    rate is that of epoch 0; past the end it stays at `target_lr`.
 
     Args:
         base_lr: Real number, the rate of warm-up and of the first real epoch. Finite, > 0 and
             normal in float32 (about 1.2e-38 to 3.4e38).
         target_lr: Real number, the rate of the last epoch; same range. Above `base_lr` the rate
             grows, equal to it the rate is constant.
-        n_epochs: Integer, the number of epochs, warm-up included; from `n_warmup_epochs + 2`
-            to 2**53.
-        n_warmup_epochs: Integer >= 0, the number of epochs before the first real one. Default 0.
+        n_epochs: Integer, the number of epochs, warm-up and hold included; from
+            `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
+        n_warmup_epochs: Integer >= 0, the number of epochs of warm-up. Default 0.
         warmup_start_lr: Real number, the rate of epoch 0; same range as `base_lr`, or 0. Needs
             `n_warmup_epochs` >= 1. Default None: warm-up holds `base_lr`.
+        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and the first
+            real epoch. Default 0.
 
     Raises:
         TypeError: An argument is of the wrong kind (bool, string, complex, array, tensor).
@@ -103,6 +106,7 @@ class DecayRule:
     n_epochs: int
     n_warmup_epochs: int = 0
     warmup_start_lr: float | None = None
+    n_hold_epochs: int = 0
 
     _repr_svg_: ClassVar[Any]  # the notebook's picture, which plotting.py adds
 
@@ -111,10 +115,13 @@ class DecayRule:
         target_lr = check_rate("target_lr", self.target_lr)
         n_epochs = check_count("n_epochs", self.n_epochs, 2)
         n_warmup_epochs = check_count("n_warmup_epochs", self.n_warmup_epochs, 0)
-        if n_epochs < n_warmup_epochs + 2:
+        n_hold_epochs = check_count("n_hold_epochs", self.n_hold_epochs, 0)
+        if n_epochs < n_warmup_epochs + n_hold_epochs + 2:
+            held = f", n_hold_epochs={n_hold_epochs}" if n_hold_epochs else ""
             raise ValueError(
-                "Argument `n_epochs` must be at least n_warmup_epochs + 2, one epoch at base_lr and one "
-                f"at target_lr. Received: n_epochs={n_epochs}, n_warmup_epochs={n_warmup_epochs}"
+                "Argument `n_epochs` must be at least n_warmup_epochs + n_hold_epochs + 2, one epoch at "
+                "base_lr and one at target_lr. "
+                f"Received: n_epochs={n_epochs}, n_warmup_epochs={n_warmup_epochs}{held}"
             )
         warmup_start_lr = self.warmup_start_lr
         if warmup_start_lr is not None:
@@ -124,22 +131,26 @@ class DecayRule:
                     "Argument `warmup_start_lr` needs `n_warmup_epochs` >= 1. "
                     f"Received: warmup_start_lr={warmup_start_lr!r}, n_warmup_epochs=0"
                 )
-        plain = (base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr)
+        plain = (base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr, n_hold_epochs)
         for field, value in zip(dataclasses.fields(self), plain):
             object.__setattr__(self, field.name, value)
+
+    @property
+    def _first_epoch(self) -> int:
+        return self.n_warmup_epochs + self.n_hold_epochs
 
     @property
     def decay_rate(self) -> float:
         """The exponential decay rate per epoch, a float: negative if the rate falls.
 
-        log(target_lr / base_lr) / (n_epochs - (n_warmup_epochs + 1))
+        log(target_lr / base_lr) / (n_epochs - (n_warmup_epochs + n_hold_epochs + 1))
 
         Example:
 
         >>> round(DecayRule(base_lr=1e-1, target_lr=1e-6, n_epochs=5).decay_rate, 6)
         -2.878231
         """
-        return math.log(self.target_lr / self.base_lr) / (self.n_epochs - (self.n_warmup_epochs + 1))
+        return math.log(self.target_lr / self.base_lr) / (self.n_epochs - (self._first_epoch + 1))
 
     def learning_rate(self, epoch: Any, dtype: Any = None) -> Any:
         """Returns the learning rate at `epoch`, the equation of the class in `tf.math` ops.
@@ -170,17 +181,23 @@ class DecayRule:
         if not dtype.is_floating:
             raise TypeError(f"Argument `dtype` must be floating. Received: dtype={dtype.name!r}")
         epoch = as_float64(epoch)
-        n_warmup_epochs = float(self.n_warmup_epochs)
-        decayed = tf.maximum(epoch - n_warmup_epochs, 0.0)
+        decayed = tf.maximum(epoch - float(self._first_epoch), 0.0)
         rate = self.base_lr * tf.math.exp(self.decay_rate * decayed)
         rate = tf.where(epoch >= self.n_epochs - 1, as_float64(self.target_lr), rate)
         if self.warmup_start_lr is not None:
-            warmed = tf.maximum(epoch, 0.0)
+            warmed, n_warmup_epochs = tf.maximum(epoch, 0.0), float(self.n_warmup_epochs)
             # The ramp as a weighted mean of its ends: no difference of rates to lose digits in.
             ramp = self.warmup_start_lr * ((n_warmup_epochs - warmed) / n_warmup_epochs)
             ramp += self.base_lr * (warmed / n_warmup_epochs)
             rate = tf.where(epoch < n_warmup_epochs, ramp, rate)
         return tf.cast(rate, dtype)
+
+    def _config(self) -> dict[str, Any]:
+        """Returns the arguments in order; without a hold as version 0.1.0 wrote and reads them."""
+        config = dataclasses.asdict(self)
+        if self.n_hold_epochs == 0:
+            del config["n_hold_epochs"]
+        return config
 
     def _table(self, steps_per_epoch: int = 1) -> Any:
         """Returns the rates of all steps of all epochs, a float64 NumPy array to look them up in.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
     """The learning rate of `DecayRule` as a function of the optimizer's step.
 
     epoch = floor(step / steps_per_epoch) if staircase else step / steps_per_epoch
-    learning_rate = DecayRule(base_lr, ..., warmup_start_lr).learning_rate(epoch)
+    learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
 
     With `staircase` every step of an epoch has the rate that `WarmupExponentialDecay` sets for that
     epoch, to the bit; without it the rate falls at every step, and agrees with the staircase at the
@@ -33,12 +32,14 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
             normal in float32 (about 1.2e-38 to 3.4e38).
         target_lr: Real number, the rate of the last epoch and of any after it; same range. Above
             `base_lr` the rate grows, equal to it the rate is constant.
-        n_epochs: Integer, the number of epochs, warm-up included; from `n_warmup_epochs + 2` to
-            2**53.
-        n_warmup_epochs: Integer >= 0, the number of epochs before the first real one. Default 0.
+        n_epochs: Integer, the number of epochs, warm-up and hold included; from
+            `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
+        n_warmup_epochs: Integer >= 0, the number of epochs of warm-up. Default 0.
         warmup_start_lr: Real number, the rate of step 0, from which warm-up is a linear ramp; same
             range as `base_lr`, or 0. Needs `n_warmup_epochs` >= 1. Default None: warm-up holds
             `base_lr`.
+        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and the first
+            real epoch. Default 0.
         steps_per_epoch: Integer from 1 to 2**53, the batches of an epoch. Keras counts batches with
             `gradient_accumulation_steps` too, not updates.
         staircase: bool, whether the rate stays the same within an epoch. Default True.
@@ -69,46 +70,51 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         n_epochs: int,
         n_warmup_epochs: int = 0,
         warmup_start_lr: float | None = None,
+        n_hold_epochs: int = 0,
         *,
         steps_per_epoch: int,
         staircase: bool = True,
         name: str = "WarmupExponentialSchedule",
     ) -> None:
-        rule = DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr)
+        rule = DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr, n_hold_epochs)
         steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, 1)
         for argument, value, kind in (("staircase", staircase, bool), ("name", name, str)):
             if not isinstance(value, kind):
                 raise TypeError(
                     f"Argument `{argument}` must be a {kind.__name__}. Received: {argument}={value!r}"
                 )
+        rates = rule._table(1 if staircase else steps_per_epoch)
+        if rates is None and not _keras.ON_TENSORFLOW:
+            n_rates = "`n_epochs`" if staircase else "`n_epochs` times `steps_per_epoch`"
+            raise ValueError(
+                f"Argument {n_rates} must be at most 2**20 on the backend {_keras.BACKEND}. Received: "
+                f"n_epochs={n_epochs!r}, steps_per_epoch={steps_per_epoch!r}, staircase={staircase!r}"
+            )
         super().__init__()
         self.rule = rule
         self.steps_per_epoch = steps_per_epoch
         self.staircase = staircase
         self.name = name
-        self._rates = rule._table(1 if staircase else steps_per_epoch)
+        self._rates = rates
 
     def __repr__(self) -> str:
         arguments = (f"{name}={value!r}" for name, value in self.get_config().items())
         return f"{type(self).__name__}({', '.join(arguments)})"
 
     def __call__(self, step: Any) -> Any:
-        with tf.name_scope(self.name):
-            if not (hasattr(step, "dtype") and tf.as_dtype(step.dtype) in (tf.int32, tf.int64)):
-                step = tf.cast(tf.clip_by_value(as_float64(step), 0.0, 2.0**62), tf.int64)
-            # An integer division is exact under XLA as well, which multiplies by 1 / steps_per_epoch.
+        n_steps = self.steps_per_epoch
+        with _keras.name_scope(self.name):
             if self._rates is not None:
-                return _keras.look_up(
-                    self._rates, step // self.steps_per_epoch if self.staircase else step
-                )
-            if self.staircase:
-                return self.rule.learning_rate(step // self.steps_per_epoch)
-            return self.rule.learning_rate(as_float64(step) / self.steps_per_epoch)
+                return _keras.look_up(self._rates, step, n_steps if self.staircase else 1)
+            step = _keras.as_int64(step)
+            return self.rule.learning_rate(
+                step // n_steps if self.staircase else as_float64(step) / n_steps
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order, as plain Python values."""
         return {
-            **dataclasses.asdict(self.rule),
+            **self.rule._config(),
             "steps_per_epoch": self.steps_per_epoch,
             "staircase": self.staircase,
             "name": self.name,

@@ -24,6 +24,8 @@ from expdecay_keras import DecayRule
 from expdecay_keras.command import main
 
 IS_KERAS_3 = hasattr(tf.keras, "ops")
+BACKEND = tf.keras.backend.backend()
+needs_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="what it uses is TensorFlow's own")
 KERAS_VERSION = tuple(int(n) for n in importlib.metadata.version("keras").split(".")[:2])
 needs_legacy_optimizers = pytest.mark.skipif(
     IS_KERAS_3 or not hasattr(tf.keras.optimizers, "legacy"),
@@ -53,8 +55,9 @@ def true_rates(rule, epochs):
     """The equation in NumPy's long double, the independent oracle."""
     epochs = np.asarray(epochs, np.longdouble)
     base_lr, target_lr = np.longdouble(rule.base_lr), np.longdouble(rule.target_lr)
-    n_decay_epochs = rule.n_epochs - rule.n_warmup_epochs - 1
-    decayed = np.clip(epochs - rule.n_warmup_epochs, 0, n_decay_epochs)
+    n_before = rule.n_warmup_epochs + rule.n_hold_epochs
+    n_decay_epochs = rule.n_epochs - n_before - 1
+    decayed = np.clip(epochs - n_before, 0, n_decay_epochs)
     rates = base_lr * np.exp(np.log(target_lr / base_lr) * decayed / n_decay_epochs)
     rates = np.where(decayed == n_decay_epochs, target_lr, rates)
     if rule.warmup_start_lr is not None:
@@ -68,10 +71,11 @@ def random_rules(n_rules, seed):
     for _ in range(n_rules):
         base_lr, target_lr, start_lr = (float(rate) for rate in np.exp(rng.uniform(-80, 80, 3)))
         n_warmup_epochs = int(rng.integers(0, 100))
-        n_epochs = n_warmup_epochs + int(rng.integers(2, 1000))
-        ramp = start_lr if n_warmup_epochs and rng.random() < 0.3 else None
+        n_hold_epochs = int(rng.integers(0, 100)) if rng.random() < 0.5 else 0
+        n_epochs = n_warmup_epochs + n_hold_epochs + int(rng.integers(2, 1000))
+        ramp = start_lr if n_warmup_epochs and rng.random() < 0.5 else None
         epochs = rng.integers(0, n_epochs + 3, 50)
-        yield DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs, ramp), epochs
+        yield DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs, ramp, n_hold_epochs), epochs
 
 
 def float32_rates(rule, epochs):
@@ -84,14 +88,15 @@ rates = st.floats(min_value=TINY, max_value=MAX)
 
 @st.composite
 def rule_arguments(draw):
-    """Legal arguments of `DecayRule`, warm-up and ramp included."""
-    n_warmup_epochs = draw(st.integers(0, 50))
+    """Legal arguments of `DecayRule`, warm-up, ramp and hold included."""
+    n_warmup_epochs, n_hold_epochs = draw(st.integers(0, 50)), draw(st.integers(0, 50))
     return {
         "base_lr": draw(rates),
         "target_lr": draw(rates),
-        "n_epochs": n_warmup_epochs + draw(st.integers(2, 200)),
+        "n_epochs": n_warmup_epochs + n_hold_epochs + draw(st.integers(2, 200)),
         "n_warmup_epochs": n_warmup_epochs,
         "warmup_start_lr": draw(st.none() | st.just(0.0) | rates) if n_warmup_epochs else None,
+        "n_hold_epochs": n_hold_epochs,
     }
 
 
@@ -122,13 +127,15 @@ def illegal_arguments(draw):
     arguments = draw(rule_arguments())
     name = draw(st.sampled_from(list(arguments)))
     if name == "warmup_start_lr":
-        arguments["n_warmup_epochs"] = draw(st.integers(0, arguments["n_epochs"] - 2))
+        most = arguments["n_epochs"] - arguments["n_hold_epochs"] - 2
+        arguments["n_warmup_epochs"] = draw(st.integers(0, most))
         values = rates if arguments["n_warmup_epochs"] == 0 else negative | not_normal
         kinds = no_numbers
     elif name in ("base_lr", "target_lr"):
         values, kinds = negative | not_normal | st.sampled_from([0, 0.0, -0.0]), no_numbers | st.none()
     elif name == "n_epochs":
-        values = st.integers(max_value=arguments["n_warmup_epochs"] + 1) | st.integers(2**53 + 1)
+        held = arguments["n_warmup_epochs"] + arguments["n_hold_epochs"]
+        values = st.integers(max_value=held + 1) | st.integers(2**53 + 1)
         kinds = no_counts | st.none()
     else:
         values = st.integers(max_value=-1) | st.integers(min_value=2**53 + 1)
@@ -161,6 +168,12 @@ def scalars(log_dir, tag="learning_rate"):
     events = EventAccumulator(str(log_dir), size_guidance={"tensors": 0}).Reload().Tensors(tag)
     # TensorBoard reads files of the same second in any order.
     return sorted((event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events)
+
+
+def evaluate(schedule, steps):
+    """The rates of a schedule, whatever the backend, as a NumPy array."""
+    rates = schedule(steps)
+    return rates.numpy() if BACKEND == "tensorflow" else tf.keras.ops.convert_to_numpy(rates)
 
 
 @pytest.fixture

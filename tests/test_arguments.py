@@ -18,7 +18,9 @@ from expdecay_keras import (
 LEGAL = {"base_lr": 0.1, "target_lr": 0.01, "n_epochs": 9, "n_warmup_epochs": 3}
 NUMBER = "must be a finite number > 0"
 NORMAL = "must be normal in float32 (1.1754944e-38 to 3.4028234e+38)"
-ENOUGH = "must be at least n_warmup_epochs + 2, one epoch at base_lr and one at target_lr"
+ENOUGH = (
+    "must be at least n_warmup_epochs + n_hold_epochs + 2, one epoch at base_lr and one at target_lr"
+)
 ILLEGAL = [
     ("base_lr", 0.0, ValueError, NUMBER),
     ("base_lr", -0.1, ValueError, NUMBER),
@@ -45,6 +47,9 @@ ILLEGAL = [
     ("n_warmup_epochs", -1, ValueError, "must be from 0 to 9007199254740992"),
     ("n_warmup_epochs", 1.0, TypeError, "must be an integer"),
     ("n_warmup_epochs", np.array(1), TypeError, "must be an integer"),
+    ("n_hold_epochs", -1, ValueError, "must be from 0 to 9007199254740992"),
+    ("n_hold_epochs", 1.0, TypeError, "must be an integer"),
+    ("n_hold_epochs", True, TypeError, "must be an integer"),
     ("warmup_start_lr", -0.1, ValueError, "must be a finite number >= 0"),
     ("warmup_start_lr", float("nan"), ValueError, "must be a finite number >= 0"),
     ("warmup_start_lr", 1e-45, ValueError, NORMAL),
@@ -65,6 +70,10 @@ def test_illegal_argument(name, value, error, constraint):
 DISAGREEING = [
     ({"n_epochs": 4}, f"Argument `n_epochs` {ENOUGH}. Received: n_epochs=4, n_warmup_epochs=3"),
     ({"n_warmup_epochs": 8}, f"Argument `n_epochs` {ENOUGH}. Received: n_epochs=9, n_warmup_epochs=8"),
+    (
+        {"n_hold_epochs": 5},
+        f"Argument `n_epochs` {ENOUGH}. Received: n_epochs=9, n_warmup_epochs=3, n_hold_epochs=5",
+    ),
     (
         {"n_warmup_epochs": 0, "warmup_start_lr": 0.05},
         "Argument `warmup_start_lr` needs `n_warmup_epochs` >= 1. "
@@ -88,7 +97,9 @@ FACES = {
     "schedule's config": lambda **arguments: WarmupExponentialSchedule.from_config(
         {**arguments, "steps_per_epoch": 1}
     ),
-    "function": lambda warmup_start_lr=None, **arguments: make_lr_scheduler(**arguments),
+    "function": lambda warmup_start_lr=None, n_hold_epochs=0, **arguments: make_lr_scheduler(
+        **arguments
+    ),
 }
 
 
@@ -116,8 +127,11 @@ def test_illegal_arguments_at_random(face, n_draws):
     )
     def check(drawn):
         arguments, name, error = drawn
-        if face == "function" and name == "warmup_start_lr":
-            return
+        if face == "function":
+            if name in ("warmup_start_lr", "n_hold_epochs"):
+                return
+            if name == "n_epochs" and error is ValueError:
+                arguments["n_warmup_epochs"] += arguments["n_hold_epochs"]
         with pytest.raises(error) as raised:
             FACES[face](**arguments)
         assert type(raised.value) is error

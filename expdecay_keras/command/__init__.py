@@ -60,9 +60,10 @@ def _parser() -> argparse.ArgumentParser:
         ("--n-epochs", int, 20, "epochs, warm-up included"),
         ("--n-warmup-epochs", int, 2, "warm-up epochs"),
         ("--warmup-start-lr", float, None, "ramp up from this rate; without it, warm-up holds base-lr"),
+        ("--n-hold-epochs", int, 0, "epochs at base-lr after warm-up"),
     ):
         preview.add_argument(option, type=kind, help=text)
-        text += f" ({default})" if default else ""
+        text += "" if default is None else f" ({default})"
         train.add_argument(option, type=kind, default=default, help=text)
     add = preview.add_argument
     add("--callback", type=Path, metavar="FILE.json", help="a saved callback, instead of numbers")

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -45,7 +44,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path, rule: DecayRule, args: Any) -> None:
-        self.identity: dict[str, Any] = {"rule": dataclasses.asdict(rule)}
+        self.identity: dict[str, Any] = {"rule": rule._config()}
         for name, file in (("model", args.model), ("data", args.data)):
             self.identity[name] = hashlib.sha256(file.read_bytes()).hexdigest() if file else None
         self.identity |= {"batch_size": args.batch_size, "seed": args.seed}

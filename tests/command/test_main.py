@@ -74,9 +74,10 @@ def test_the_module_is_the_same_command():
         (["train", "--n-warmup-epochs", "-1"], "`n_warmup_epochs` must be from 0 to"),
         (
             ["train", "--n-epochs", "10", "--n-warmup-epochs", "9"],
-            "Argument `n_epochs` must be at least n_warmup_epochs + 2, one epoch at base_lr and one at "
-            "target_lr. Received: n_epochs=10, n_warmup_epochs=9",
+            "Argument `n_epochs` must be at least n_warmup_epochs + n_hold_epochs + 2, one epoch at "
+            "base_lr and one at target_lr. Received: n_epochs=10, n_warmup_epochs=9",
         ),
+        (["train", "--n-hold-epochs", "17"], "n_epochs=20, n_warmup_epochs=2, n_hold_epochs=17"),
         (["train", "--batch-size", "0"], "`batch_size` must be from 1 to"),
         (["train", "--seed", "4294967296"], "`seed` must be from 0 to 4294967295"),
         (["train", "--data", "no.npz"], "No such file or directory: 'no.npz'"),

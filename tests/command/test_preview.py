@@ -56,10 +56,12 @@ def test_shows_every_epoch(form, capsys, monkeypatch):
     assert rates == float32_rates(DecayRule(*numbers), range(100_003))
 
 
-def test_of_a_ramp(capsys):
-    options = [*options_of(0.1, 1e-4, 5, 2), "--warmup-start-lr", "0.02", "--format", "csv"]
-    assert main(["preview", *options]) == 0
-    assert "0,0.0199999" in capsys.readouterr().out
+def test_of_ramp_and_hold(capsys):
+    options = [*options_of(0.1, 1e-4, 8, 2), "--warmup-start-lr", "0.02", "--n-hold-epochs", "3"]
+    assert main(["preview", *options, "--format", "csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    rates = float32_rates(DecayRule(0.1, 1e-4, 8, 2, 0.02, 3), range(8))
+    assert [float(row["learning_rate"]) for row in rows] == rates
 
 
 @pytest.mark.parametrize("suffix, start", [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")])
@@ -80,7 +82,7 @@ def save_callback(path, *arguments):
 def test_of_a_saved_callback(tmp_path, capsys):
     numbers = (0.1, 1e-4, 5, 2, 0.02, 1)
     saved = save_callback(tmp_path / "callback.json", *numbers)
-    rates = float32_rates(DecayRule(*numbers[:5]), range(5))
+    rates = float32_rates(DecayRule(*numbers), range(5))
     for name in ("WarmupExponentialDecay", "expdecay_keras>WarmupExponentialDecay"):
         (tmp_path / "callback.json").write_text(json.dumps({**saved, "class_name": name}))
         options = ["--callback", str(tmp_path / "callback.json"), "--format", "csv"]
@@ -104,7 +106,10 @@ def test_into_a_pipe_that_closes(form, start):
     "arguments, message",
     [
         (["preview"], "required: --base-lr, --target-lr, --n-epochs"),
-        ([*PREVIEW, "--n-epochs", "3"], "`n_epochs` must be at least n_warmup_epochs + 2"),
+        (
+            [*PREVIEW, "--n-epochs", "3"],
+            "`n_epochs` must be at least n_warmup_epochs + n_hold_epochs + 2",
+        ),
         ([*PREVIEW, "--base-lr", "inf"], "`base_lr` must be a finite number > 0. Received: base_lr=inf"),
         ([*PREVIEW, "--warmup-start-lr", "-1"], "`warmup_start_lr` must be a finite number >= 0"),
         ([*PREVIEW, "--format", "xml"], "argument --format: invalid choice: 'xml'"),
