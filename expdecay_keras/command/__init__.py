@@ -31,9 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     names = [field.name for field in dataclasses.fields(DecayRule)]
     args.rule = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
-    def interrupt(signum: int, frame: Any) -> NoReturn:
-        args.signum = signum  # noted too, as TensorFlow may swallow what is raised while it runs Python
-        raise KeyboardInterrupt
+    def interrupt(signum: int, frame: Any) -> None:
+        at_once, args.signum = not args.training or args.signum, signum
+        if at_once:  # else when the batch ends: raised inside TensorFlow it is swallowed, or crashes
+            raise KeyboardInterrupt
 
     handlers = {signum: signal.signal(signum, interrupt) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="start anew over whatever run the directory holds")
     add("--compare-constant", action="store_true", help="also train at base-lr, in DIR/constant")
     for command, run in ((preview, _preview), (train, _train)):
-        command.set_defaults(run=run, error=command.error, signum=0)
+        command.set_defaults(run=run, error=command.error, signum=0, training=False)
     return parser
 
 

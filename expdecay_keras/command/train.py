@@ -17,12 +17,13 @@ from expdecay_keras.schedule import WarmupExponentialSchedule
 
 def train(run: RunDirectory, args: Any) -> None:
     """Trains from wherever the run has got to until it is finished."""
+    args.training = True
     tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(args.seed)
     data = _load_data(args.data)
     model = _load_model(args.model) if args.model else _classifier(data)
     decay = WarmupExponentialDecay(**run.identity["rule"])
-    _check(model, decay, data, args.batch_size)
+    _check(model, decay, data, run, args)
     with run.lock(), refused("The run stopped", tf.errors.OpError):
         if run.check():  # another command has been here meanwhile
             return
@@ -80,12 +81,12 @@ def _classifier(data: dict[str, Any]) -> Any:
     return model
 
 
-def _check(model: Any, decay: WarmupExponentialDecay, data: dict[str, Any], batch_size: int) -> None:
+def _check(model: Any, decay: Any, data: dict[str, Any], run: RunDirectory, args: Any) -> None:
     """Raises RunError unless the model can be evaluated on all the data and its rate can be set."""
     with refused("The model cannot train on the data"):
         for part in ("train", "test"):
-            x, y = data[f"x_{part}"], data[f"y_{part}"]
-            results = model.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
+            x, y, keeper = data[f"x_{part}"], data[f"y_{part}"], _Keeper(run, args)
+            results = model.evaluate(x, y, args.batch_size, 0, callbacks=[keeper], return_dict=True)
             [float(value) for value in results.values()]  # a metric must be a number
         decay.set_model(model)
         decay.on_train_begin()
@@ -94,7 +95,6 @@ def _check(model: Any, decay: WarmupExponentialDecay, data: dict[str, Any], batc
 def _fit(model: Any, decay: Any, data: dict[str, Any], run: RunDirectory, args: Any) -> None:
     # Shuffled once: an epoch's batches must not depend on how often the run was interrupted.
     order = np.random.default_rng(args.seed).permutation(len(data["x_train"]))
-    log = tf.keras.callbacks.CSVLogger(str(run.history), append=True)
     model.fit(
         data["x_train"][order],
         data["y_train"][order],
@@ -104,30 +104,35 @@ def _fit(model: Any, decay: Any, data: dict[str, Any], run: RunDirectory, args: 
         shuffle=False,
         validation_data=(data["x_test"], data["y_test"]),
         verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[decay, log, tf.keras.callbacks.LambdaCallback(on_epoch_end=_keeper(run, args))],
+        callbacks=[decay, tf.keras.callbacks.CSVLogger(run.history, append=True), _Keeper(run, args)],
     )
 
 
-def _keeper(run: RunDirectory, args: Any) -> Any:
-    """Returns what is done when an epoch ends: its log is written for TensorBoard, its state saved.
+class _Keeper(tf.keras.callbacks.Callback):
+    """Writes each epoch's log for TensorBoard, then keeps its state; ends the run if interrupted."""
 
-    Keras's own callback holds values back for minutes and adds to those there: gaps after a kill.
-    """
-    writers = [tf.summary.create_file_writer(str(path)) for path in run.scalars]
+    def __init__(self, run: RunDirectory, args: Any) -> None:
+        super().__init__()
+        self.run, self.args = run, args
 
-    def write(epoch: int, logs: dict[str, float]) -> None:
+    def on_train_begin(self, logs: Any = None) -> None:
+        # Keras's own callback holds values back for minutes and adds to those there: gaps after a kill.
+        self.writers = [tf.summary.create_file_writer(str(path), 0) for path in self.run.scalars]
+        for row in self.run.read_history(self.run.n_epochs_done or 0):
+            self.write(int(row.pop("epoch")), row)
+
+    def write(self, epoch: int, logs: dict[str, float]) -> None:
         for name, value in logs.items():
-            with writers[name.startswith("val_")].as_default():
+            with self.writers[name.startswith("val_")].as_default():
                 tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=epoch)
-        for writer in writers:
-            writer.flush()
 
-    def keep(epoch: int, logs: dict[str, float]) -> None:
-        write(epoch, logs)
-        run.save(epoch + 1)
-        if args.signum:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.args.signum:
             raise KeyboardInterrupt
 
-    for row in run.read_history(run.n_epochs_done or 0):
-        write(int(row.pop("epoch")), row)
-    return keep
+    on_test_batch_end = on_train_batch_end
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        self.write(epoch, logs)
+        self.run.save(epoch + 1)
+        self.on_train_batch_end(epoch)

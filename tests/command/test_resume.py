@@ -142,24 +142,47 @@ def test_interrupted(signum, status, unbroken, tmp_path, start_train, train):
     assert_same_run(tmp_path, unbroken[0])
 
 
-def test_an_interrupt_that_is_swallowed_counts_when_the_epoch_ends(
-    unbroken, tmp_path, start_train, train
-):
-    patch = """
-import contextlib, os, signal
+@pytest.mark.parametrize("n_epochs", [0, 1])
+def test_an_interrupt_waits_for_the_batch(n_epochs, tmp_path, start_train):
+    """What is raised while TensorFlow makes an iterator, say, it swallows, or it crashes of it."""
+    patch = f"""
+import os, signal
 import expdecay_keras.command.run as run
-save = run.RunDirectory.save
-def swallow(*args):
-    with contextlib.suppress(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGTERM)
+from tensorflow.python.data.ops.iterator_ops import OwnedIterator
+make, save, saved = OwnedIterator.__init__, run.RunDirectory.save, []
+def save_and_note(*args):
     save(*args)
-run.RunDirectory.save = swallow
+    saved.append(args)
+run.RunDirectory.save = save_and_note
+def make_and_interrupt(*args, **options):
+    if len(saved) == {n_epochs}:
+        saved.append("interrupted")
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            os.abort()
+    make(*args, **options)
+OwnedIterator.__init__ = make_and_interrupt
 """
     done = start_train(tmp_path, *OPTIONS, patch=patch).wait()
     assert done.status == 143
-    assert done.stderr == "\nInterrupted: 1 of 6 epochs are done. The same command resumes there.\n"
-    train(tmp_path, *OPTIONS)
-    assert_same_run(tmp_path, unbroken[0])
+    progress = f": {n_epochs} of 6 epochs are done. The same command resumes there."
+    assert done.stderr == f"\nInterrupted{progress if n_epochs else ' before training began.'}\n"
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path, start_train):
+    patch = """
+import os, signal
+import expdecay_keras.command.run as run
+def interrupt_twice(*args):
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    os.abort()
+run.RunDirectory.save = interrupt_twice
+"""
+    done = start_train(tmp_path, *OPTIONS, patch=patch).wait()
+    said = "\nInterrupted: 0 of 6 epochs are done. The same command resumes there.\n"
+    assert (done.status, done.stderr) == (130, said)
 
 
 def test_interrupted_overwrite_says_how_to_resume(tmp_path, start_train):
