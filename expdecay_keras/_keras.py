@@ -34,10 +34,27 @@ def optimizers(model: Any) -> list[tuple[str, Any]]:
     return [("learning_rate", optimizer)]
 
 
+def schedule(optimizer: Any) -> Any:
+    """Returns the schedule or function that the optimizer was built with, or None."""
+    rate = getattr(optimizer, "_learning_rate", optimizer.learning_rate)
+    return rate if callable(rate) else None
+
+
 def is_settable(optimizer: Any) -> bool:
     """Whether the optimizer's rate is a number, not a schedule or function."""
-    rate = getattr(optimizer, "_learning_rate", optimizer.learning_rate)
-    return not (callable(rate) or getattr(optimizer, "_initial_decay", False))  # Keras 2: legacy `decay`
+    return schedule(optimizer) is None and not getattr(
+        optimizer, "_initial_decay", False
+    )  # Keras 2: legacy
+
+
+def count_updates(model: Any) -> dict[str, int]:
+    """Returns each optimizer's count of updates, by the name its rate is logged under.
+
+    Nothing under loss scaling, where Keras 3 does not count what it skips, be it a whole epoch.
+    """
+    if hasattr(model.optimizer, "inner_optimizer"):
+        return {}
+    return {name: int(number(optimizer.iterations)) for name, optimizer in optimizers(model)}
 
 
 def number(variable: Any) -> Any:
@@ -57,7 +74,7 @@ def learning_rate(optimizer: Any) -> float:
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> float:
-    """Sets the rate, and returns it as the dtype of the optimizer's has it."""
+    """Sets the rate; returns it rounded to the optimizer's dtype."""
     if ON_TENSORFLOW:  # a tensor: for a number Keras 3 takes half as long again
         new = tf.constant(rate, optimizer.learning_rate.dtype)
         optimizer.learning_rate = new
@@ -67,28 +84,27 @@ def set_learning_rate(optimizer: Any, rate: float) -> float:
 
 
 def look_up(rates: Any, step: Any, n_steps: int) -> Any:
-    """Returns the rate of the step, of which each rate has `n_steps`, as a tensor of the backend.
-
-    Beyond the ends the first and the last rate; the dtype is `floatx()`.
-    """
+    """Returns rates[step // n_steps], clipped to the first and last rate, in dtype `floatx()`."""
     dtype, last = tf.keras.backend.floatx(), len(rates) - 1
     if ON_TENSORFLOW:
         step = as_int64(step)
-        # An integer division is exact under XLA as well, which multiplies by 1 / n_steps.
+        # An integer division: XLA turns a float one into a product with 1 / n_steps, which is inexact.
         index = tf.clip_by_value(step if n_steps == 1 else step // n_steps, 0, last)
         return tf.gather(tf.constant(rates, dtype), index)
-    ops, n_steps = tf.keras.ops, min(n_steps, 2**31 - 1)  # the largest step there, an int32
-    step = ops.convert_to_tensor(step)
+    ops, step = tf.keras.ops, tf.keras.ops.convert_to_tensor(step)
     if "int" not in tf.keras.backend.standardize_dtype(step.dtype):
-        step = ops.cast(ops.clip(step, 0, len(rates) * n_steps), "int")
-    index = ops.clip(step if n_steps == 1 else step // n_steps, 0, last)
-    return ops.take(ops.convert_to_tensor(rates, dtype), index)
+        step = ops.cast(ops.clip(step, 0, 2**31 - 128), "int32")  # the largest float32 below 2**31
+    if n_steps >= 2**31 and tf.keras.backend.standardize_dtype(step.dtype) == "int32":
+        step = step * 0  # the first rate is that of every int32, which cannot be divided by n_steps
+    elif n_steps > 1:
+        step = step // n_steps
+    return ops.take(ops.convert_to_tensor(rates, dtype), ops.clip(step, 0, last))
 
 
 def as_int64(step: Any) -> Any:
     """Returns numbers, an array or a tensor as TensorFlow's integers, fractions cut off."""
     if hasattr(step, "dtype") and tf.as_dtype(step.dtype) in (tf.int32, tf.int64):
-        return step
+        return tf.cast(step, tf.int64)
     return tf.cast(tf.clip_by_value(as_float64(step), 0.0, 2.0**62), tf.int64)
 
 

@@ -1,4 +1,4 @@
-"""The rule as a Keras callback, and a logger of any optimizer's learning rate."""
+"""The rule as a Keras callback, and two that log any optimizer's learning rate."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ from expdecay_keras import _keras
 from expdecay_keras.rule import DecayRule, check_count
 
 
+def _of_trained(rates: dict[str, float], callback: Any) -> dict[str, float]:
+    """Returns the rates of optimizers that made an update in this epoch; warns of one that did not."""
+    before, callback._n_updates = callback._n_updates, _keras.count_updates(callback.model)
+    idle = [name for name, n in callback._n_updates.items() if n == before.get(name)]
+    if idle and not callback._warned_idle:
+        callback._warned_idle = True
+        warnings.warn(
+            f"`{idle[0]}` is not logged: `model.optimizer` updated nothing in this epoch, so that rate "
+            "trained nothing. Compile the model with the optimizer that trains it, or build that one "
+            "with a WarmupExponentialSchedule.",
+            stacklevel=3,
+        )
+    return {name: rate for name, rate in rates.items() if name not in idle}
+
+
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
 class WarmupExponentialDecay(tf.keras.callbacks.Callback):
     """Sets the learning rate of every epoch by `DecayRule` and logs it as `learning_rate`.
@@ -26,9 +41,13 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
     `target_lr`; further ones stay there.
 
     The log holds the rate that was set when the epoch began, as a float: History, the progress bar,
-    `CSVLogger` (put it after this callback) and `TensorBoard` show it. With a `MultiOptimizer`
-    every optimizer gets the rate, logged as `learning_rate_<name>`. If something else, such as
-    `ReduceLROnPlateau`, changed the rate, a warning says so, once a `fit`.
+    `CSVLogger` and `TensorBoard` show it. Put this callback first in the list: whatever reads the log
+    before it finds no rate there. With a `MultiOptimizer` every optimizer gets the rate, logged as
+    `learning_rate_<name>`.
+
+    A warning, once a `fit`, says so if `fit(epochs=...)` is not `n_epochs`; if something else, such as
+    `ReduceLROnPlateau`, changed the rate; and if `model.optimizer` made no update in an epoch, because
+    another one trains the model. In the last case no rate is logged.
 
     Args:
         base_lr: Real number, the rate of warm-up and of the first real epoch. Finite, > 0 and
@@ -43,11 +62,11 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
             `base_lr`.
         n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and the first
             real epoch. Default 0.
-        verbose: 0 or 1. 1 prints a line at the start of every epoch. Default 0.
+        verbose: 0 or 1, or a bool. 1 prints a line at the start of every epoch. Default 0.
 
     Raises:
         TypeError: An argument is of the wrong kind. When training begins: an optimizer was built
-            with a schedule.
+            with a schedule, a function or the `decay` of Keras's legacy optimizers.
         ValueError: An argument is outside its legal range. When training begins: a rate is not
             normal in the dtype of an optimizer's learning rate (float16).
 
@@ -82,10 +101,11 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         self.verbose = verbose
         self._rates = rule._table()
         self._set: dict[str, float] = {}  # what the optimizers were given, by name in the log
-        self._warned = False
+        self._n_updates: dict[str, int] = {}
+        self._warned = self._warned_idle = False
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, in order, as plain Python numbers."""
+        """Returns the constructor's arguments, in order; `n_hold_epochs` only if it is not 0."""
         return {**self.rule._config(), "verbose": self.verbose}
 
     @classmethod
@@ -103,8 +123,9 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._set = {}
-        self._warned = False
+        self._warned = self._warned_idle = False
         _keras.build_optimizers(self.model)
+        self._n_updates = _keras.count_updates(self.model)
         for _, optimizer in _keras.optimizers(self.model):
             if not _keras.is_settable(optimizer):
                 raise TypeError(
@@ -151,7 +172,7 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is not None:
-            logs.update(self._set)
+            logs.update(_of_trained(self._set, self))
 
     def on_train_end(self, logs: Any = None) -> None:
         for name, optimizer in _keras.optimizers(self.model):
@@ -177,7 +198,11 @@ class LearningRateLogger(tf.keras.callbacks.Callback):
 
     The log holds the rate as it was when the epoch began, as a float: at its end a schedule is already
     at the next epoch's. With a `MultiOptimizer` every optimizer's rate is logged, as
-    `learning_rate_<name>`. Put it after callbacks that set the rate and before `CSVLogger`.
+    `learning_rate_<name>`. Put it first in the list, but after a callback that sets the rate.
+
+    A warning, once a `fit`, says so if an epoch has other than the `steps_per_epoch` of a
+    `WarmupExponentialSchedule`, whose rates then drift away from the epochs; and if `model.optimizer`
+    made no update in an epoch, because another one trains the model. In that case no rate is logged.
 
     Example:
 
@@ -193,6 +218,8 @@ class LearningRateLogger(tf.keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self._rates: dict[str, float] = {}
+        self._n_updates: dict[str, int] = {}
+        self._warned_drift = self._warned_idle = False
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments: none."""
@@ -208,34 +235,63 @@ class LearningRateLogger(tf.keras.callbacks.Callback):
         return type(self), ()
 
     def on_train_begin(self, logs: Any = None) -> None:
+        self._warned_drift = self._warned_idle = False
         _keras.build_optimizers(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         optimizers = _keras.optimizers(self.model)
         self._rates = {name: _keras.learning_rate(optimizer) for name, optimizer in optimizers}
+        self._n_updates = _keras.count_updates(self.model)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        before = self._n_updates
         if logs is not None:
-            logs.update(self._rates)
+            logs.update(_of_trained(self._rates, self))
+        for name, optimizer in _keras.optimizers(self.model):
+            steps_per_epoch = getattr(_keras.schedule(optimizer), "steps_per_epoch", None)
+            if steps_per_epoch and self._n_updates.get(name, 0) > before.get(name, 0):
+                self._check_drift(self._n_updates[name] - before[name], steps_per_epoch)
+
+    def _check_drift(self, n_steps: int, steps_per_epoch: int) -> None:
+        """Warns once if an epoch had other than `steps_per_epoch` steps."""
+        planned = (getattr(self, "params", None) or {}).get("steps")
+        is_cut_short = n_steps < steps_per_epoch == planned or self.model.stop_training
+        if n_steps == steps_per_epoch or is_cut_short or self._warned_drift:
+            return
+        self._warned_drift = True
+        warnings.warn(
+            f"The optimizer counted {n_steps} steps in an epoch, but its schedule has "
+            f"steps_per_epoch={steps_per_epoch}: its rates drift away from the epochs. Give it the "
+            "number of batches of an epoch. On a dataset of unknown length Keras may count a step too "
+            "many: set the length with tf.data.experimental.assert_cardinality, or use "
+            "WarmupExponentialDecay.",
+            stacklevel=3,
+        )
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
 class LearningRateTensorBoard(tf.keras.callbacks.Callback):
-    """Writes the learning rate before every `update_freq`-th update of the weights for TensorBoard.
+    """Writes the learning rate before every `update_freq`-th step of the optimizer for TensorBoard.
 
-    The scalar `learning_rate` (with a `MultiOptimizer` one `learning_rate_<name>` for each) has the
-    optimizer's count of updates for its step: a second `fit` continues the curve. It is the way to
-    see a schedule with `staircase=False` fall step by step.
+    The scalar `learning_rate` (with a `MultiOptimizer` one `learning_rate_<name>` for each) stands at
+    the optimizer's step, `iterations`: a second `fit` continues the curve. It is the way to see a
+    schedule with `staircase=False` fall step by step.
 
     Args:
         log_dir: String or PathLike, the directory for TensorBoard's event files.
-        update_freq: Integer from 1 to 2**53, the number of updates from one value to the next.
+        update_freq: Integer from 1 to 2**53, the number of steps from one value to the next.
             Default 1.
 
     Raises:
         TypeError: An argument is of the wrong kind.
         ValueError: `update_freq` is outside its legal range.
         ImportError: When training begins: TensorBoard is not installed.
+
+    Example:
+
+    >>> writer = LearningRateTensorBoard("logs", update_freq=10)  # model.fit(..., callbacks=[writer])
+    >>> writer.get_config()
+    {'log_dir': 'logs', 'update_freq': 10}
     """
 
     def __init__(self, log_dir: str | os.PathLike[str], update_freq: int = 1) -> None:

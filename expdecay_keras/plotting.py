@@ -69,7 +69,9 @@ def plot_learning_rate(*rules: Any, ax: Any | None = None) -> Any:
         (line,) = ax.plot(curve.epochs, rates, linestyle=dashes, label=label, **curve.style)
         _write_rates(ax, curve, line.get_color())
     shaded = {patch.get_gid() for patch in ax.patches}
-    for name, first, last in sorted({span for curve in curves for span in curve.spans}):
+    for name, first, last in sorted(
+        {span for curve in curves for span in curve.spans}, key=lambda span: span[1:]
+    ):
         gid = f"{name} {first} {last}"
         if gid not in shaded:
             label = "" if name in ax.get_legend_handles_labels()[1] else name
@@ -226,12 +228,15 @@ def text_chart(rule: DecayRule, width: int, ascii_only: bool) -> str:
     Of more than 50 epochs about 50, evenly spaced, are shown. The longest bar ends at `width` columns.
     """
     decay_rate, n_epochs = rule.decay_rate, rule.n_epochs
+    factor = math.exp(decay_rate)
+    is_steep = round(factor, 12) < 0.1
     symbol, block = ("lambda", "#") if ascii_only else ("\u03bb", "\u2588")
     doubling = "doubling time" if decay_rate > 0 else "half-life"
     lines = [
         f"decay rate {symbol}: {decay_rate:.6g} per epoch",
-        f"factor e^{symbol}: {math.exp(decay_rate):.6g} per epoch",
+        f"factor e^{symbol}: {factor:.6g} per epoch",
         f"{doubling}: {math.log(2) / abs(decay_rate) if decay_rate else math.inf:.6g} epochs",
+        *["steep: momentum keeps the old rate's size"] * is_steep,
         "",
     ]
     epochs = list(range(min(n_epochs, 50)))

@@ -98,7 +98,8 @@ class DecayRule:
     [0.01, 0.01, 0.002154, 0.000464, 0.0001]
 
     Reference:
-        "Exponential Learning Rate Scheduler", blog post, 8 July 2022.
+        "Exponential Learning Rate Scheduler", blog post, 8 July 2022. Ramp, hold and decay: Hu et al.,
+        "MiniCPM", 2024, https://arxiv.org/abs/2404.06395.
     """
 
     base_lr: float
@@ -167,7 +168,7 @@ class DecayRule:
             A tensor of the shape of `epoch`.
 
         Raises:
-            TypeError: `dtype` is not floating.
+            TypeError: `epoch` is of the wrong kind, or `dtype` is not floating.
 
         Example:
 
@@ -180,7 +181,12 @@ class DecayRule:
         dtype = tf.as_dtype(dtype or tf.keras.backend.floatx())
         if not dtype.is_floating:
             raise TypeError(f"Argument `dtype` must be floating. Received: dtype={dtype.name!r}")
-        epoch = as_float64(epoch)
+        try:
+            epoch = as_float64(epoch)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"Argument `epoch` must be real numbers. Received: epoch={epoch!r}"
+            ) from None
         decayed = tf.maximum(epoch - float(self._first_epoch), 0.0)
         rate = self.base_lr * tf.math.exp(self.decay_rate * decayed)
         rate = tf.where(epoch >= self.n_epochs - 1, as_float64(self.target_lr), rate)

@@ -24,8 +24,10 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
     first step of each epoch. Before step 0 the rate is that of step 0, past the end it stays at
     `target_lr`.
 
-    The optimizer counts the steps and is saved with the model, so a loaded model goes on where it
-    was; `fit(initial_epoch=...)` on a fresh optimizer does not move it.
+    The optimizer counts the steps and is saved with the model, so a loaded model resumes where it
+    was; `fit(initial_epoch=...)` on a fresh optimizer does not move it. Under dynamic loss scaling
+    Keras 3 does not count skipped updates, and the schedule lags behind the epochs; on a dataset of
+    unknown length it counts one step too many an epoch on TensorFlow.
 
     Args:
         base_lr: Real number, the rate of warm-up and of the first real epoch. Finite, > 0 and
@@ -40,10 +42,11 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
             `base_lr`.
         n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and the first
             real epoch. Default 0.
-        steps_per_epoch: Integer from 1 to 2**53, the batches of an epoch. Keras counts batches with
-            `gradient_accumulation_steps` too, not updates.
+        steps_per_epoch: Integer from 1 to 2**53, the batches of an epoch, ceil(rows / batch size),
+            also with `gradient_accumulation_steps`. On JAX and PyTorch at most 2**20 rates:
+            `n_epochs` with `staircase`, else `n_epochs * steps_per_epoch`.
         staircase: bool, whether the rate stays the same within an epoch. Default True.
-        name: String, the name of the schedule's operations.
+        name: String, the name of the schedule's operations. Default "WarmupExponentialSchedule".
 
     Returns:
         Called with a step (a number, an array or a tensor of any shape; a fraction is cut off), a
@@ -112,7 +115,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
             )
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, in order, as plain Python values."""
+        """Returns the constructor's arguments, in order; `n_hold_epochs` only if it is not 0."""
         return {
             **self.rule._config(),
             "steps_per_epoch": self.steps_per_epoch,
@@ -131,8 +134,8 @@ def make_lr_scheduler(
 
     It multiplies whatever rate the optimizer holds, so it composes with callbacks that change the
     rate, such as `ReduceLROnPlateau`. That has a price: rounding errors add up and the last epoch
-    misses `target_lr` by a little; past the end the rate goes on falling; a run resumed with a
-    fresh optimizer goes on from that optimizer's rate, which is the wrong one.
+    misses `target_lr` by a little; past the end the rate keeps falling; a run resumed with a fresh
+    optimizer decays from that optimizer's rate, which is the wrong one.
     `WarmupExponentialDecay` has none of these faults.
 
     Args:
@@ -141,7 +144,7 @@ def make_lr_scheduler(
         target_lr: Real number, the rate that the last epoch comes to; same range.
         n_epochs: Integer, the number of epochs, warm-up included; from `n_warmup_epochs + 2` to
             2**53.
-        n_warmup_epochs: Integer >= 0, the number of epochs before the first real one.
+        n_warmup_epochs: Integer >= 0, the number of epochs of warm-up.
 
     Returns:
         A function of the epoch (int, counted from 0) and the current learning rate (float) that
@@ -153,10 +156,10 @@ def make_lr_scheduler(
 
     Example:
 
-    >>> schedule = make_lr_scheduler(base_lr=1e-2, target_lr=1e-4, n_epochs=5, n_warmup_epochs=1)
+    >>> f = make_lr_scheduler(base_lr=1e-2, target_lr=1e-4, n_epochs=5, n_warmup_epochs=1)
     >>> lr, rates = 0.5, []
     >>> for epoch in range(5):
-    ...     lr = schedule(epoch, lr)
+    ...     lr = f(epoch, lr)
     ...     rates.append(round(lr, 6))
     >>> rates
     [0.01, 0.01, 0.002154, 0.000464, 0.0001]
@@ -167,7 +170,7 @@ def make_lr_scheduler(
     rule = DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs)
     factor = math.exp(rule.decay_rate)
 
-    def schedule(epoch: int, lr: Any) -> float:
+    def f(epoch: int, lr: Any) -> float:
         return rule.base_lr if epoch <= rule.n_warmup_epochs else float(lr) * factor
 
-    return schedule
+    return f

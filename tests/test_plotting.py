@@ -210,9 +210,9 @@ def test_a_notebook_shows_the_curve():
 
 def rows(chart):
     """The lines of the epochs, split into epoch, rate and bar."""
-    lines = chart.splitlines()
-    assert lines[4].split() == ["epoch", "rate"]
-    return [(line.split() + [""])[:3] for line in lines[5:]]
+    header, *lines = chart.partition("\n\n")[2].splitlines()
+    assert header.split() == ["epoch", "rate"]
+    return [(line.split() + [""])[:3] for line in lines]
 
 
 def test_chart_of_the_seed_table(seed_row, seed_rates):
@@ -237,7 +237,13 @@ def test_chart_of_the_decay_in_numbers():
         "doubling time: 1 epochs",
     ]
     lines = text_chart(DecayRule(0.5, 0.5, 4), 80, ascii_only=True).splitlines()
-    assert lines[1:3] == ["factor e^lambda: 1 per epoch", "half-life: inf epochs"]
+    assert lines[1:4] == ["factor e^lambda: 1 per epoch", "half-life: inf epochs", ""]
+
+
+@pytest.mark.parametrize("target_lr, is_steep", [(0.0099, True), (0.01, False), (0.5, False)])
+def test_chart_says_so_of_a_factor_below_a_tenth(target_lr, is_steep):
+    lines = text_chart(DecayRule(0.1, target_lr, 2), 80, ascii_only=True).splitlines()
+    assert lines[3] == ("steep: momentum keeps the old rate's size" if is_steep else "")
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

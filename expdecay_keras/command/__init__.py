@@ -26,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns 0, 130 after SIGINT, 143 after SIGTERM. Refused it is SystemExit(2)."""
+    """Runs a command; returns 0, 130 after SIGINT, 143 after SIGTERM; SystemExit(2) if refused."""
     args = _parser().parse_args(argv)
     names = [field.name for field in dataclasses.fields(DecayRule)]
     args.rule = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -40,11 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args.run(args)
     except KeyboardInterrupt:
-        return 128 + int(args.signum)
+        pass
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
-    return 0
+    return 128 + args.signum if args.signum else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,7 +135,7 @@ def _train(args: argparse.Namespace) -> None:
         progress = f": {' and '.join(done)} of {args.n_epochs} epochs are done. {how}" if done else ""
         if not isinstance(stop, KeyboardInterrupt):
             args.error(f"{stop}{progress}")
-        print(f"\nInterrupted{progress or ' before training began.'}", file=sys.stderr)
+        print(f"\nInterrupted{progress or ' before training began; nothing is lost.'}", file=sys.stderr)
         raise
 
 
@@ -148,8 +148,7 @@ def _show(runs: list[Any]) -> None:
     print("", *table, sep="\n")
     name = next((name for name in rows[0] if name.startswith("val_acc")), "val_loss")
     for other in others:
-        ours, constant = rows[-1][name], other[-1][name]
-        print(f"\n{name} of the last epoch: {ours:.4f} by the rule, {constant:.4f} at constant")
+        print(f"\nlast {name}: {rows[-1][name]:.4f} by the rule, {other[-1][name]:.4f} at constant rate")
     print("", *(path for run in runs for path in run.results), sep="\n")
 
 

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ def refused(why: str, kind: type[Exception] = Exception) -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         if lines[:1] == ["Graph execution error:"]:  # TensorFlow: the stack stands before the reason
             lines = [line for line in lines if "[[" not in line][-1:]
-        said = " ".join(lines).rpartition("}} ")[2] or type(error).__name__
+        said = re.sub(r"\x1b\[\d*m", "", " ".join(lines).rpartition("}} ")[2]) or type(error).__name__
         raise RunError(f"{why}: {said[:300]}") from error
 
 
@@ -76,9 +77,6 @@ class RunDirectory:
             return True
         if (self.path / "state").exists():
             raise RunError(f"{self.path} was left unfinished by version 0.1.0: use that, or --overwrite")
-        if self.history.exists() and not (self.checkpoint / "checkpoint").exists():
-            if self.history.read_bytes().count(b"\n") > 2:  # more than a header and the first epoch
-                raise RunError(f"{self.checkpoint} has lost its newest, --overwrite starts anew")
         return False
 
     def lock(self) -> Any:
@@ -94,6 +92,7 @@ class RunDirectory:
         if self.overwrite:  # but for run.json, which comes last: a kill must not mix two runs
             for path in (self.model, self.checkpoint, self.path / "state", self.history):
                 _remove(path)
+        lines = self.history.read_bytes().splitlines(keepends=True) if self.history.exists() else []
         checkpoint, n_epochs = tf.train.Checkpoint(**state), 0
         with refused(f"{self.checkpoint} is damaged, --overwrite starts anew"):
             self.manager = tf.train.CheckpointManager(checkpoint, str(self.checkpoint), max_to_keep=1)
@@ -103,11 +102,12 @@ class RunDirectory:
                     reader.get_tensor(name)
                 checkpoint.restore(newest).expect_partial().assert_existing_objects_matched()
                 n_epochs = int(newest.rpartition("-")[2])
+            elif len(lines) > 2 or (self.checkpoint / "checkpoint").exists():
+                raise ValueError("the newest is lost")
         self.read_history(n_epochs)
         for path in self.scalars:
             _remove(path)
         if n_epochs:
-            lines = self.history.read_bytes().splitlines(keepends=True)
             os.truncate(self.history, len(b"".join(lines[: n_epochs + 1])))
         else:
             _remove(self.history)

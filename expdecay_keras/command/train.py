@@ -18,6 +18,7 @@ from expdecay_keras.schedule import WarmupExponentialSchedule
 def train(run: RunDirectory, args: Any) -> None:
     """Trains from wherever the run has got to until it is finished."""
     args.training = True
+    tf.get_logger().setLevel("ERROR")  # else it warns of what is refused below
     tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(args.seed)
     data = _load_data(args.data)

@@ -50,12 +50,12 @@ def by_turns(contestants, n_rounds, n_calls=1):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def compiled_model(learning_rate=0.1):
-    tf.keras.utils.set_random_seed(0)
+def compiled_model(learning_rate=0.1, momentum=0.9, seed=0):
+    tf.keras.utils.set_random_seed(seed)
     layers = [tf.keras.layers.Dense(64, activation="relu"), tf.keras.layers.Dense(10)]
     model = tf.keras.Sequential([tf.keras.Input((64,)), tf.keras.layers.Rescaling(1 / 16), *layers])
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(tf.keras.optimizers.SGD(learning_rate, momentum=0.9), loss, metrics=["accuracy"])
+    model.compile(tf.keras.optimizers.SGD(learning_rate, momentum=momentum), loss, metrics=["accuracy"])
     return model
 
 
@@ -71,7 +71,7 @@ def plain_function(base_lr, target_lr, n_epochs, n_warmup_epochs):
 
 
 def hooks_of(callback, n_epochs):
-    """Returns a function that calls both hooks of the next epoch."""
+    """Returns a function that calls both hooks of the next epoch; ours warns once that none trains."""
     callback.set_model(compiled_model())
     callback.set_params({})
     callback.on_train_begin()
@@ -301,6 +301,25 @@ def benchmark_exactness(n_rules=10_000, n_epochs_each=100):
         report(f"{name}: share of end points missed", float(np.mean(missed_ends[name])), at_most)
 
 
+def benchmark_steep_decay():
+    """Trains as `train --n-epochs 4`, where the rate falls to a 1000th, with momentum and without."""
+    x, y = load_digits(return_X_y=True)
+    decay = WarmupExponentialDecay(0.1, 1e-4, n_epochs=4, n_warmup_epochs=2)
+    for momentum in (0.9, 0.0):
+        losses = []
+        for seed in range(5):
+            model = compiled_model(momentum=momentum, seed=seed)
+            history = model.fit(x, y, epochs=4, verbose=0, callbacks=[decay])
+            losses.append(history.history["loss"])
+        for epoch in (2, 3):
+            name = (
+                f"to a 1000th in epoch 3, momentum {momentum}: loss of epoch {epoch}, median of 5 seeds"
+            )
+            report(name, statistics.median(loss[epoch] for loss in losses))
+        rises = sum(loss[3] > loss[2] for loss in losses)
+        report(f"to a 1000th in epoch 3, momentum {momentum}: seeds whose loss rises", rises)
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
@@ -314,6 +333,7 @@ def main():
     benchmark_a_million_epochs()
     benchmark_start_up()
     benchmark_exactness()
+    benchmark_steep_decay()
     print(f"\n{time.perf_counter() - start:.0f} seconds")
     if args.json:
         with open(args.json, "w") as file:

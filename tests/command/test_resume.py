@@ -167,7 +167,10 @@ OwnedIterator.__init__ = make_and_interrupt
     done = start_train(tmp_path, *OPTIONS, patch=patch).wait()
     assert done.status == 143
     progress = f": {n_epochs} of 6 epochs are done. The same command resumes there."
-    assert done.stderr == f"\nInterrupted{progress if n_epochs else ' before training began.'}\n"
+    assert (
+        done.stderr
+        == f"\nInterrupted{progress if n_epochs else ' before training began; nothing is lost.'}\n"
+    )
 
 
 def test_a_second_interrupt_does_not_wait(tmp_path, start_train):
@@ -198,7 +201,7 @@ def test_interrupted_before_training(tmp_path, start_train):
     patch = "import os, signal\nimport expdecay_keras.command.run as run\n"
     patch += "run.RunDirectory.check = lambda *args: os.kill(os.getpid(), signal.SIGINT)\n"
     done = start_train(tmp_path / "run", *OPTIONS, patch=patch).wait()
-    assert (done.status, done.stderr) == (130, "\nInterrupted before training began.\n")
+    assert (done.status, done.stderr) == (130, "\nInterrupted before training began; nothing is lost.\n")
     assert not (tmp_path / "run").exists()
 
 
@@ -305,6 +308,8 @@ DAMAGES = {
     "pointer-lost": checkpoint("checkpoint", lambda path: path.unlink()),
     "pointer-empty": checkpoint("checkpoint", lambda path: path.write_text("")),
     "pointer-garbage": checkpoint("checkpoint", lambda path: path.write_bytes(b"\xff garbage")),
+    "pointer-text": checkpoint("checkpoint", lambda path: path.write_text("garbage")),
+    "pointer-cut": checkpoint("checkpoint", lambda path: path.write_bytes(path.read_bytes()[:25])),
     "index-garbage": checkpoint("ckpt-2.index", lambda path: path.write_bytes(b"garbage")),
     "data-lost": checkpoint(DATA, lambda path: path.unlink()),
     "data-cut": checkpoint(DATA, lambda path: path.write_bytes(path.read_bytes()[:-100])),

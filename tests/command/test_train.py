@@ -149,7 +149,7 @@ def test_compare_constant(tmp_path, train):
     rates = [float(row["learning_rate"]) for row in history(tmp_path / "constant")]
     assert rates == [float(np.float32(0.1))] * 4
     accuracies = [float(history(path)[-1]["val_accuracy"]) for path in (tmp_path, tmp_path / "constant")]
-    said = "val_accuracy of the last epoch: {:.4f} by the rule, {:.4f} at constant".format(*accuracies)
+    said = "last val_accuracy: {:.4f} by the rule, {:.4f} at constant rate".format(*accuracies)
     assert f"\n{said}\n" in shown
     assert shown.splitlines()[-1] == str(tmp_path / "constant" / "callback.json")
 
