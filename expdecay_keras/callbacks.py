@@ -16,7 +16,10 @@ from expdecay_keras.rule import DecayRule, check_count
 
 def _of_trained(rates: dict[str, float], callback: Any) -> dict[str, float]:
     """Returns the rates of optimizers that made an update in this epoch; warns of one that did not."""
-    before, callback._n_updates = callback._n_updates, _keras.count_updates(callback.model)
+    before = callback._n_updates
+    if not before:  # hooks called by hand, without that of the beginning
+        return rates
+    callback._n_updates = _keras.count_updates(callback.model)
     idle = [name for name, n in callback._n_updates.items() if n == before.get(name)]
     if idle and not callback._warned_idle:
         callback._warned_idle = True

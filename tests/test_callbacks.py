@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import csv
 import json
@@ -11,6 +12,7 @@ import tensorflow as tf
 from conftest import (
     BACKEND,
     IS_KERAS_3,
+    KERAS_VERSION,
     assert_equal_arrays,
     build_model,
     evaluate,
@@ -340,6 +342,30 @@ LIMITS = (
     "must be normal in float16, the dtype of the optimizer's learning rate (6.1035156e-05 to 65504). "
     "Received: "
 )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_floatx(dtype, floatx):
+    """The rate in the history is that of the rule, in the dtype of the optimizer's."""
+    x64 = contextlib.nullcontext()
+    if BACKEND == "jax" and dtype == "float64":
+        import jax
+
+        x64 = jax.enable_x64(True)
+    rule = DecayRule(0.1, 1e-3, 4, 1)
+    if dtype == "bfloat16" and (not IS_KERAS_3 or KERAS_VERSION < (3, 1)):
+        pytest.skip("this Keras knows no bfloat16 for floatx")
+    with x64:
+        floatx(dtype)
+        for rate, callback in [
+            (0.5, WarmupExponentialDecay(0.1, 1e-3, 4, 1)),
+            (WarmupExponentialSchedule(0.1, 1e-3, 4, 1, steps_per_epoch=4), LearningRateLogger()),
+        ]:
+            model = build_model(tf.keras.optimizers.SGD(rate))
+            data = np.ones((16, 3), dtype="float32"), np.ones((16, 2), dtype="float32")
+            options = {"epochs": 4, "batch_size": 4, "verbose": 0}
+            rates = model.fit(*data, callbacks=[callback], **options).history["learning_rate"]
+            assert rates == [float(rate) for rate in rule.learning_rate(range(4), dtype).numpy()]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,184 @@
+"""The tools people train with store the rates of the rule: `.ci/matrix clients` runs this."""
+
+import json
+
+import dvclive.keras
+import keras_tuner
+import mlflow
+import numpy as np
+import optuna
+import optuna_integration
+import pytest
+import tensorflow as tf
+import wandb
+from conftest import float32_rates
+from scikeras import wrappers
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV
+from wandb.integration.keras import WandbMetricsLogger
+
+from expdecay_keras import (
+    DecayRule,
+    LearningRateLogger,
+    WarmupExponentialDecay,
+    WarmupExponentialSchedule,
+)
+
+X, Y = (array[:256] for array in load_digits(return_X_y=True))
+FIT = {"epochs": 5, "batch_size": 32, "verbose": 0}
+RULE = DecayRule(0.1, 1e-3, n_epochs=5, n_warmup_epochs=1)
+RATES = float32_rates(RULE, range(5))
+
+
+def decay(base_lr=0.1):
+    return WarmupExponentialDecay(base_lr, 1e-3, n_epochs=5, n_warmup_epochs=1)
+
+
+def build(learning_rate=0.5):
+    layers = [tf.keras.layers.Rescaling(1 / 16), tf.keras.layers.Dense(10)]
+    model = tf.keras.Sequential([tf.keras.Input((64,)), *layers])
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf.keras.optimizers.SGD(learning_rate), loss, metrics=["accuracy"])
+    return model
+
+
+def planned():
+    return build(WarmupExponentialSchedule(0.1, 1e-3, 5, 1, steps_per_epoch=8))
+
+
+# A model to train, and the callback that logs its rate.
+TRAINED = [(build, decay), (planned, LearningRateLogger)]
+by_both = pytest.mark.parametrize("make, callback", TRAINED, ids=["callback", "schedule"])
+
+
+def test_keras_tuner_hands_every_trial_a_callback_of_its_own(tmp_path):
+
+    def build_tried(parameters):
+        parameters.Float("base_lr", 0.01, 0.1)
+        return build()
+
+    class Tried(keras_tuner.HyperModel):
+        def build(self, parameters):
+            return build_tried(parameters)
+
+        def fit(self, parameters, model, *data, callbacks, **options):
+            own = decay(parameters.get("base_lr"))
+            history = model.fit(*data, callbacks=[own, *callbacks], **options)
+            assert history.history["learning_rate"] == float32_rates(own.rule, range(5))
+            return history
+
+    options = {"objective": "loss", "directory": str(tmp_path), "max_trials": 2}
+    tuner = keras_tuner.RandomSearch(Tried(), project_name="own", **options)
+    tuner.search(X, Y, **FIT)
+    trials = tuner.oracle.get_best_trials(2)
+    assert len({trial.hyperparameters.get("base_lr") for trial in trials}) == 2
+    for trial in trials:  # the rate of the best epoch, the last
+        stored = trial.metrics.get_history("learning_rate")
+        assert [(seen.value, seen.step) for seen in stored] == [([RATES[4]], 4)]
+    # Copied for each trial, the callback brings its config along.
+    tuner = keras_tuner.RandomSearch(build_tried, project_name="copied", **options)
+    tuner.search(X, Y, callbacks=[decay()], **FIT)
+    for trial in tuner.oracle.get_best_trials(2):
+        assert trial.metrics.get_history("learning_rate")[0].value == [RATES[4]]
+
+
+def test_scikeras_clones_the_callback():
+    classifier = wrappers.KerasClassifier(model=build, callbacks=[decay()], **FIT)
+    assert clone(classifier).fit(X, Y).history_["learning_rate"] == RATES
+    routed = wrappers.KerasClassifier(
+        model=build,
+        callbacks=WarmupExponentialDecay,
+        callbacks__base_lr=0.5,
+        callbacks__target_lr=1e-3,
+        callbacks__n_epochs=5,
+        callbacks__n_warmup_epochs=1,
+        **FIT,
+    )
+    rates = routed.fit(X, Y).history_["learning_rate"]
+    assert rates == float32_rates(decay(0.5).rule, range(5))
+    searched = GridSearchCV(classifier, {"optimizer__momentum": [0.0, 0.5]}, cv=2, error_score="raise")
+    assert searched.fit(X, Y).best_estimator_.history_["learning_rate"] == RATES
+
+
+@by_both
+def test_mlflow_autolog(make, callback, tmp_path):
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.tensorflow.autolog(log_models=False, checkpoint=False)
+    try:
+        with mlflow.start_run() as run:
+            make().fit(X, Y, callbacks=[callback()], **FIT)
+        stored = mlflow.MlflowClient().get_metric_history(run.info.run_id, "learning_rate")
+    finally:
+        mlflow.tensorflow.autolog(disable=True)
+    assert [(seen.step, seen.value) for seen in stored] == list(enumerate(RATES))
+
+
+def test_optuna_prunes_and_keeps_the_rates(tmp_path):
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+
+    def objective(trial):
+        own = decay(trial.suggest_float("base_lr", 0.01, 0.1))
+        pruning = optuna_integration.KerasPruningCallback(trial, "loss")
+        history = build().fit(X, Y, callbacks=[own, pruning], **FIT).history
+        trial.set_user_attr("learning_rate", history["learning_rate"])
+        return history["loss"][-1]
+
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    optuna.create_study(storage=storage, study_name="rates", sampler=sampler).optimize(objective, 3)
+    trials = optuna.load_study(study_name="rates", storage=storage).trials
+    assert len(trials) == 3
+    for trial in trials:
+        rule = decay(trial.params["base_lr"]).rule
+        assert trial.user_attrs["learning_rate"] == float32_rates(rule, range(5))
+        assert sorted(trial.intermediate_values) == list(range(5))
+
+
+def wandb_rates(tmp_path, monkeypatch, model, *callbacks):
+    """The rates in the summary of an offline run after each epoch."""
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    stored = []
+
+    def read(epoch, logs):
+        stored.append(run.summary["epoch/learning_rate"])
+
+    with wandb.init(dir=str(tmp_path), mode="offline") as run:
+        metrics, reader = WandbMetricsLogger(), tf.keras.callbacks.LambdaCallback(on_epoch_end=read)
+        listed = [metrics if callback is None else callback for callback in callbacks]
+        model.fit(X, Y, callbacks=[*listed, reader], **FIT)
+    return stored
+
+
+def test_wandb(tmp_path, monkeypatch):
+    assert wandb_rates(tmp_path, monkeypatch, build(), decay(), None) == RATES
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["logger-first", "logger-last"])
+def test_wandb_stores_the_next_epochs_rate_of_a_schedule(first, tmp_path, monkeypatch):
+    """Whatever the order: it asks the schedule when the epoch has ended, and keeps that."""
+    listed = [LearningRateLogger(), None] if first else [None, LearningRateLogger()]
+    model = planned()
+    stored = wandb_rates(tmp_path, monkeypatch, model, *listed)
+    assert stored == [*RATES[1:], RATES[4]]
+    assert model.history.history["learning_rate"] == RATES
+
+
+@by_both
+def test_dvclive(make, callback, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    live = dvclive.Live("live", dvcyaml=None, save_dvc_exp=False)
+    make().fit(X, Y, callbacks=[callback(), dvclive.keras.DVCLiveCallback(live=live)], **FIT)
+    rows = dvclive.utils.parse_tsv("live/plots/metrics/train/learning_rate.tsv")
+    assert [float(row["learning_rate"]) for row in rows] == RATES
+    assert (
+        json.loads((tmp_path / "live" / "metrics.json").read_text())["train"]["learning_rate"]
+        == RATES[4]
+    )
+
+
+def test_a_callback_that_stands_before_ours_finds_no_rate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    live = dvclive.Live("live", dvcyaml=None, save_dvc_exp=False)
+    build().fit(X, Y, callbacks=[dvclive.keras.DVCLiveCallback(live=live), decay()], **FIT)
+    assert not (tmp_path / "live" / "plots" / "metrics" / "train" / "learning_rate.tsv").exists()
+    assert np.isfinite(json.loads((tmp_path / "live" / "metrics.json").read_text())["train"]["loss"])
