@@ -83,7 +83,8 @@ class DecayRule:
             `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
         n_warmup_epochs: Integer >= 0, the number of epochs of warm-up. Default 0.
         warmup_start_lr: Real number, the rate of epoch 0; same range as `base_lr`, or 0. Needs
-            `n_warmup_epochs` >= 1. Default None: warm-up holds `base_lr`.
+            `n_warmup_epochs` >= 1. Default None: warm-up holds `base_lr`. TensorFlow flushes what a
+            ramp from 0 has below 1.2e-38 to 0.
         n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and the first
             real epoch. Default 0.
 

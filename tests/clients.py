@@ -102,7 +102,8 @@ def test_scikeras_clones_the_callback():
 
 
 @by_both
-def test_mlflow_autolog(make, callback, tmp_path):
+def test_mlflow_autolog(make, callback, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where it puts files
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     mlflow.tensorflow.autolog(log_models=False, checkpoint=False)
     try:

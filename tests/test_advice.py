@@ -110,6 +110,14 @@ def test_csv_logger_with_validation_data_invents_none(model, data, tmp_path):
     assert [float(rate) for rate in written["learning_rate"]] == model.history.history["learning_rate"]
 
 
+def test_csv_logger_before_the_callback_has_no_rate(model, data, tmp_path):
+    logger = tf.keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    callbacks = [logger, WarmupExponentialDecay(0.1, 0.001, 3)]
+    model.fit(*data, epochs=3, verbose=0, callbacks=callbacks, validation_data=data)
+    assert "learning_rate" not in columns(tmp_path / "log.csv")
+    assert len(model.history.history["learning_rate"]) == 3
+
+
 @pytest.mark.parametrize("n_rows, batch_size", [(16, 4), (17, 4), (15, 4), (3, 4)])
 def test_steps_per_epoch_is_the_number_of_batches_rounded_up(n_rows, batch_size):
     steps_per_epoch = math.ceil(n_rows / batch_size)

@@ -238,6 +238,19 @@ SCHEDULE_0_1_0 = """{"module": "expdecay_keras.schedule", "class_name": "WarmupE
     "registered_name": "expdecay_keras>WarmupExponentialSchedule"}"""
 
 
+def test_without_the_package_a_model_loads_uncompiled(tmp_path, python):
+    scheduled(staircase=True).save(tmp_path / "model.keras")
+    script = """
+import numpy as np
+import tensorflow as tf
+
+sys.modules["expdecay_keras"] = None
+model = tf.keras.models.load_model("model.keras", compile=False)
+assert model.predict(np.ones((2, 3), "float32"), verbose=0).shape == (2, 2)
+"""
+    python(script, cwd=tmp_path)
+
+
 def written_by_0_1_0(literal):
     if tf.__version__.startswith("2.12."):  # it reads and writes the form of Keras 2
         literal = literal.replace('"WarmupExp', '"expdecay_keras>WarmupExp')

@@ -154,6 +154,17 @@ def test_several_fits_and_resumed_ones_are_no_reason(callback):
     assert len(model.history.history["learning_rate"]) == 2
 
 
+@pytest.mark.parametrize("rate", [0.1, schedule()], ids=["callback", "schedule"])
+def test_class_weight_is_no_reason(rate):
+    model = build_model()
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf.keras.optimizers.SGD(rate), loss)
+    callback = WarmupExponentialDecay(0.1, 1e-4, 5) if rate == 0.1 else LearningRateLogger()
+    options = {"epochs": 5, "batch_size": 16, "verbose": 0, "class_weight": {0: 1.0, 1: 2.0}}
+    model.fit(X, np.arange(64) % 2, callbacks=[callback], **options)
+    assert model.history.history["learning_rate"] == float32_rates(RULE, range(5))
+
+
 def test_an_epoch_cut_short_is_no_reason():
     class Stop(LearningRateLogger):
         def on_train_batch_end(self, batch, logs=None):

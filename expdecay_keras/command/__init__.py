@@ -56,8 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "Trains a network by the rule, by default on handwritten digits. Interrupted, it resumes."
     train = commands.add_parser("train", help="train a network by the rule", description=text)
     for option, kind, default, text in (
-        ("--base-lr", float, 0.1, "rate of warm-up and first real epoch"),
-        ("--target-lr", float, 1e-4, "rate of the last epoch"),
+        ("--base-lr", float, 0.3, "rate of warm-up and first real epoch"),
+        ("--target-lr", float, 1e-3, "rate of the last epoch"),
         ("--n-epochs", int, 20, "epochs, warm-up included"),
         ("--n-warmup-epochs", int, 2, "warm-up epochs"),
         ("--warmup-start-lr", float, None, "ramp up from this rate; without it, warm-up holds base-lr"),

@@ -5,6 +5,7 @@ Absolute times depend on the machine. Needs the extra `test`; under 3 minutes on
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -301,23 +302,49 @@ def benchmark_exactness(n_rules=10_000, n_epochs_each=100):
         report(f"{name}: share of end points missed", float(np.mean(missed_ends[name])), at_most)
 
 
-def benchmark_steep_decay():
-    """Trains as `train --n-epochs 4`, where the rate falls to a 1000th, with momentum and without."""
+def train_on_digits(seed, callback, n_epochs, momentum=0.9):
+    """Trains as `expdecay-keras train` does; returns the history."""
     x, y = load_digits(return_X_y=True)
-    decay = WarmupExponentialDecay(0.1, 1e-4, n_epochs=4, n_warmup_epochs=2)
+    order = np.random.default_rng(seed).permutation(len(x) - 360)
+    options = {"epochs": n_epochs, "batch_size": 32, "shuffle": False, "verbose": 0}
+    test = x[-360:], y[-360:]
+    model = compiled_model(momentum=momentum, seed=seed)
+    return model.fit(x[order], y[order], validation_data=test, callbacks=[callback], **options).history
+
+
+def benchmark_demonstration():
+    """Compares the defaults of `train` with a constant rate and a cosine of the same ends.
+
+    The defaults were chosen on a fifth of the training rows, set aside, with seeds 0 to 3.
+    """
+    rule = DecayRule(0.3, 1e-3, n_epochs=20, n_warmup_epochs=2)
+    cosine = tf.keras.optimizers.schedules.CosineDecay(0.3, 20 - 1 - 2, alpha=1e-3 / 0.3)
+    scheduler = tf.keras.callbacks.LearningRateScheduler
+    contestants = {
+        "rule": lambda: WarmupExponentialDecay(**dataclasses.asdict(rule)),
+        "constant rate": lambda: scheduler(lambda epoch, lr: 0.3),
+        "CosineDecay": lambda: scheduler(lambda epoch, lr: float(cosine(max(epoch - 2, 0)))),
+    }
+    for name, make in contestants.items():
+        histories = [train_on_digits(seed, make(), 20) for seed in range(10, 20)]
+        for metric in ("val_accuracy", "val_loss"):
+            values = [history[metric][-1] for history in histories]
+            for of, statistic in (("median", statistics.median), ("least", min), ("largest", max)):
+                report(f"digits, {name}: {metric}, {of} of 10 seeds", statistic(values))
+
+
+def benchmark_steep_decay():
+    """Trains as `train --n-epochs 4`, where the rate falls to a 300th, with momentum and without."""
     for momentum in (0.9, 0.0):
-        losses = []
-        for seed in range(5):
-            model = compiled_model(momentum=momentum, seed=seed)
-            history = model.fit(x, y, epochs=4, verbose=0, callbacks=[decay])
-            losses.append(history.history["loss"])
+        decays = (WarmupExponentialDecay(0.3, 1e-3, n_epochs=4, n_warmup_epochs=2) for _ in range(5))
+        losses = [train_on_digits(seed, decay, 4, momentum)["loss"] for seed, decay in enumerate(decays)]
         for epoch in (2, 3):
             name = (
-                f"to a 1000th in epoch 3, momentum {momentum}: loss of epoch {epoch}, median of 5 seeds"
+                f"to a 300th in epoch 3, momentum {momentum}: loss of epoch {epoch}, median of 5 seeds"
             )
             report(name, statistics.median(loss[epoch] for loss in losses))
         rises = sum(loss[3] > loss[2] for loss in losses)
-        report(f"to a 1000th in epoch 3, momentum {momentum}: seeds whose loss rises", rises)
+        report(f"to a 300th in epoch 3, momentum {momentum}: seeds whose loss rises", rises)
 
 
 def main():
@@ -333,6 +360,7 @@ def main():
     benchmark_a_million_epochs()
     benchmark_start_up()
     benchmark_exactness()
+    benchmark_demonstration()
     benchmark_steep_decay()
     print(f"\n{time.perf_counter() - start:.0f} seconds")
     if args.json:
