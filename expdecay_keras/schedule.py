@@ -105,6 +105,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         return f"{type(self).__name__}({', '.join(arguments)})"
 
     def __call__(self, step: Any) -> Any:
+        """Returns the learning rate at `step`, as Keras's optimizers ask for it."""
         n_steps = self.steps_per_epoch
         with _keras.name_scope(self.name):
             if self._rates is not None:

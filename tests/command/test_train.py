@@ -145,7 +145,8 @@ def test_overwrite_starts_anew_and_leaves_other_files(unbroken, tmp_path, train)
 
 
 def test_compare_constant(tmp_path, train):
-    shown = train(tmp_path, "--n-epochs", "4", "--warmup-start-lr", "0.05", "--compare-constant")
+    options = ["--base-lr", "0.1", "--n-epochs", "4", "--warmup-start-lr", "0.05", "--compare-constant"]
+    shown = train(tmp_path, *options)
     rates = [float(row["learning_rate"]) for row in history(tmp_path / "constant")]
     assert rates == [float(np.float32(0.1))] * 4
     accuracies = [float(history(path)[-1]["val_accuracy"]) for path in (tmp_path, tmp_path / "constant")]
