@@ -42,9 +42,8 @@ def schedule(optimizer: Any) -> Any:
 
 def is_settable(optimizer: Any) -> bool:
     """Whether the optimizer's rate is a number, not a schedule or function."""
-    return schedule(optimizer) is None and not getattr(
-        optimizer, "_initial_decay", False
-    )  # Keras 2: legacy
+    has_decay = getattr(optimizer, "_initial_decay", False)  # Keras 2: a legacy optimizer, built with it
+    return schedule(optimizer) is None and not has_decay
 
 
 def count_updates(model: Any) -> dict[str, int]:
