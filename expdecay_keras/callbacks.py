@@ -14,26 +14,48 @@ from expdecay_keras import _keras
 from expdecay_keras.rule import DecayRule, check_count
 
 
-def _of_trained(rates: dict[str, float], callback: Any) -> dict[str, float]:
-    """Returns the rates of optimizers that made an update in this epoch; warns of one that did not."""
-    before = callback._n_updates
-    if not before:  # hooks called by hand, without that of the beginning
-        return rates
-    callback._n_updates = _keras.count_updates(callback.model)
-    idle = [name for name, n in callback._n_updates.items() if n == before.get(name)]
-    if idle and not callback._warned_idle:
-        callback._warned_idle = True
-        warnings.warn(
-            f"`{idle[0]}` is not logged: `model.optimizer` updated nothing in this epoch, so that rate "
-            "trained nothing. Compile the model with the optimizer that trains it, or build that one "
-            "with a WarmupExponentialSchedule.",
-            stacklevel=3,
-        )
-    return {name: rate for name, rate in rates.items() if name not in idle}
+class _RateCallback(tf.keras.callbacks.Callback):
+    """Logs each epoch's rates, except those of optimizers that made no update; warns once a `fit`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged: dict[str, float] = {}  # the rates of this epoch, by name in the log
+        self._n_updates: dict[str, int] = {}
+        self._warned: set[str] = set()
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._logged = {}
+        self._warned = set()
+        _keras.build_optimizers(self.model)
+        self._n_updates = _keras.count_updates(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        before, idle = self._n_updates, []
+        if before:  # else hooks are called by hand, without that of the beginning
+            self._n_updates = _keras.count_updates(self.model)
+            idle = [name for name, n in self._n_updates.items() if n == before.get(name)]
+        if idle:
+            self._warn_once(
+                "idle",
+                f"`{idle[0]}` is not logged: `model.optimizer` updated nothing in this epoch, so that "
+                "rate trained nothing. Compile the model with the optimizer that trains it, or build "
+                "that one with a WarmupExponentialSchedule.",
+            )
+        if logs is not None:
+            logs.update({name: rate for name, rate in self._logged.items() if name not in idle})
+
+    def _warn_once(self, about: str, message: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            warnings.warn(message, stacklevel=4)
+
+    def _planned(self, name: str) -> Any:
+        """Returns what `fit` said of `epochs` or `steps`; None if it said nothing or is not at work."""
+        return (getattr(self, "params", None) or {}).get(name)
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
-class WarmupExponentialDecay(tf.keras.callbacks.Callback):
+class WarmupExponentialDecay(_RateCallback):
     """Sets the learning rate of every epoch by `DecayRule` and logs it as `learning_rate`.
 
     learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
@@ -103,9 +125,6 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         self.rule = rule
         self.verbose = verbose
         self._rates = rule._table()
-        self._set: dict[str, float] = {}  # what the optimizers were given, by name in the log
-        self._n_updates: dict[str, int] = {}
-        self._warned = self._warned_idle = False
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order; `n_hold_epochs` only if it is not 0."""
@@ -125,10 +144,7 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
         return f"{type(self).__name__}({', '.join(arguments)})"
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._set = {}
-        self._warned = self._warned_idle = False
-        _keras.build_optimizers(self.model)
-        self._n_updates = _keras.count_updates(self.model)
+        super().on_train_begin(logs)
         for _, optimizer in _keras.optimizers(self.model):
             if not _keras.is_settable(optimizer):
                 raise TypeError(
@@ -138,7 +154,7 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
                 )
             if tf.as_dtype(optimizer.learning_rate.dtype) == tf.float16:
                 self._check_float16()
-        n_epochs, epochs = self.rule.n_epochs, (getattr(self, "params", None) or {}).get("epochs")
+        n_epochs, epochs = self.rule.n_epochs, self._planned("epochs")
         if epochs is not None and epochs != n_epochs:
             target = f"target_lr={self.rule.target_lr}"
             stops, holds = (
@@ -169,13 +185,9 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
             rate = float(self._rates[min(max(int(epoch), 0), len(self._rates) - 1)])
         for name, optimizer in _keras.optimizers(self.model):
             self._check_unchanged(name, optimizer)
-            self._set[name] = _keras.set_learning_rate(optimizer, rate)
+            self._logged[name] = _keras.set_learning_rate(optimizer, rate)
         if self.verbose:
             print(f"\nEpoch {epoch + 1}: WarmupExponentialDecay setting learning rate to {rate}.")
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if logs is not None:
-            logs.update(_of_trained(self._set, self))
 
     def on_train_end(self, logs: Any = None) -> None:
         for name, optimizer in _keras.optimizers(self.model):
@@ -183,20 +195,19 @@ class WarmupExponentialDecay(tf.keras.callbacks.Callback):
 
     def _check_unchanged(self, name: str, optimizer: Any) -> None:
         """Warns once if the optimizer does not hold the rate that this callback has set."""
-        if name not in self._set or self._warned:
+        if name not in self._logged or "changed" in self._warned:
             return
         held = _keras.learning_rate(optimizer)
-        if held != self._set[name]:
-            self._warned = True
-            warnings.warn(
-                f"Something else changed `{name}` from {self._set[name]} to {held}. "
+        if held != self._logged[name]:
+            self._warn_once(
+                "changed",
+                f"Something else changed `{name}` from {self._logged[name]} to {held}. "
                 "WarmupExponentialDecay overwrites it at the beginning of every epoch.",
-                stacklevel=3,
             )
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
-class LearningRateLogger(tf.keras.callbacks.Callback):
+class LearningRateLogger(_RateCallback):
     """Logs the learning rate of any optimizer, with any schedule, as `learning_rate`.
 
     The log holds the rate as it was when the epoch began, as a float: at its end a schedule is already
@@ -218,12 +229,6 @@ class LearningRateLogger(tf.keras.callbacks.Callback):
     [0.5, 0.25, 0.125]
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._rates: dict[str, float] = {}
-        self._n_updates: dict[str, int] = {}
-        self._warned_drift = self._warned_idle = False
-
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments: none."""
         return {}
@@ -237,19 +242,14 @@ class LearningRateLogger(tf.keras.callbacks.Callback):
     def __reduce__(self) -> Any:
         return type(self), ()
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        self._warned_drift = self._warned_idle = False
-        _keras.build_optimizers(self.model)
-
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         optimizers = _keras.optimizers(self.model)
-        self._rates = {name: _keras.learning_rate(optimizer) for name, optimizer in optimizers}
+        self._logged = {name: _keras.learning_rate(optimizer) for name, optimizer in optimizers}
         self._n_updates = _keras.count_updates(self.model)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         before = self._n_updates
-        if logs is not None:
-            logs.update(_of_trained(self._rates, self))
+        super().on_epoch_end(epoch, logs)
         for name, optimizer in _keras.optimizers(self.model):
             steps_per_epoch = getattr(_keras.schedule(optimizer), "steps_per_epoch", None)
             if steps_per_epoch and self._n_updates.get(name, 0) > before.get(name, 0):
@@ -257,18 +257,16 @@ class LearningRateLogger(tf.keras.callbacks.Callback):
 
     def _check_drift(self, n_steps: int, steps_per_epoch: int) -> None:
         """Warns once if an epoch had other than `steps_per_epoch` steps."""
-        planned = (getattr(self, "params", None) or {}).get("steps")
-        is_cut_short = n_steps < steps_per_epoch == planned or self.model.stop_training
-        if n_steps == steps_per_epoch or is_cut_short or self._warned_drift:
+        is_cut_short = n_steps < steps_per_epoch == self._planned("steps") or self.model.stop_training
+        if n_steps == steps_per_epoch or is_cut_short:
             return
-        self._warned_drift = True
-        warnings.warn(
+        self._warn_once(
+            "drift",
             f"The optimizer counted {n_steps} steps in an epoch, but its schedule has "
             f"steps_per_epoch={steps_per_epoch}: its rates drift away from the epochs. Give it the "
             "number of batches of an epoch. On a dataset of unknown length Keras may count a step too "
             "many: set the length with tf.data.experimental.assert_cardinality, or use "
             "WarmupExponentialDecay.",
-            stacklevel=3,
         )
 
 

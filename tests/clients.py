@@ -53,7 +53,6 @@ by_both = pytest.mark.parametrize("make, callback", TRAINED, ids=["callback", "s
 
 
 def test_keras_tuner_hands_every_trial_a_callback_of_its_own(tmp_path):
-
     def build_tried(parameters):
         parameters.Float("base_lr", 0.01, 0.1)
         return build()
@@ -171,10 +170,8 @@ def test_dvclive(make, callback, tmp_path, monkeypatch):
     make().fit(X, Y, callbacks=[callback(), dvclive.keras.DVCLiveCallback(live=live)], **FIT)
     rows = dvclive.utils.parse_tsv("live/plots/metrics/train/learning_rate.tsv")
     assert [float(row["learning_rate"]) for row in rows] == RATES
-    assert (
-        json.loads((tmp_path / "live" / "metrics.json").read_text())["train"]["learning_rate"]
-        == RATES[4]
-    )
+    metrics = json.loads((tmp_path / "live" / "metrics.json").read_text())
+    assert metrics["train"]["learning_rate"] == RATES[4]
 
 
 def test_a_callback_that_stands_before_ours_finds_no_rate(tmp_path, monkeypatch):

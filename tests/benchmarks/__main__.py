@@ -1,7 +1,7 @@
 """What the package costs, measured side by side: `python -m tests.benchmarks` from the checkout.
 
 Contestants of a comparison run in one process, by turns; a figure is the ratio of their medians.
-Absolute times depend on the machine. Needs the extra `test`; under 3 minutes on two cores.
+Absolute times depend on the machine. Needs the extra `test`; about 6 minutes on two cores.
 """
 
 import argparse
