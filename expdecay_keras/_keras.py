@@ -1,145 +1,158 @@
-"""All that differs between the releases of Keras: optimizers, their rates, the look-up in a step.
+"""What differs between Keras releases and backends.
 
-Keras 2 is `tf.keras` up to TensorFlow 2.15 and, as legacy Keras, with TF_USE_LEGACY_KERAS=1.
+Keras 2 is `tf.keras` up to TensorFlow 2.15 and, as legacy Keras, later releases with
+TF_USE_LEGACY_KERAS=1. It is frozen, so its private attributes may be used; of Keras 3
+only the public API is.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from expdecay_keras.rule import as_float64
-
 IS_KERAS_3 = hasattr(tf.keras, "ops")
-BACKEND = tf.keras.backend.backend()  # Keras 3 may have JAX or PyTorch
-ON_TENSORFLOW = BACKEND == "tensorflow"
+BACKEND = tf.keras.backend.backend()  # Keras 3 may run on JAX or PyTorch
+LARGEST_TABLE = 2**16 if BACKEND == "tensorflow" else 2**23
 name_scope = tf.keras.name_scope if IS_KERAS_3 else tf.name_scope
 
 
 def build_optimizers(model: Any) -> None:
-    """Has a MultiOptimizer (Keras 3.15), which may ask each weight for its optimizer, do so."""
-    if hasattr(model.optimizer, "optimizers") and model.built and not model.optimizer.built:
-        with model.distribute_strategy.scope():
-            model.optimizer.build(model.trainable_variables)
+    """Builds a MultiOptimizer, which may learn its inner optimizers only then."""
+    optimizer = model.optimizer
+    if not hasattr(optimizer, "optimizers") or optimizer.built or not model.built:
+        return
+    strategy = getattr(
+        model, "distribute_strategy", None
+    )  # TensorFlow's trainer has it
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        optimizer.build(model.trainable_variables)
 
 
-def optimizers(model: Any) -> list[tuple[str, Any]]:
-    """Returns the model's optimizers, each with the name its rate is logged under."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # LossScaleOptimizer
-    if hasattr(optimizer, "optimizers"):  # MultiOptimizer, Keras 3.15
-        return [(f"learning_rate_{inner.name}", inner) for inner in optimizer.optimizers]
-    return [("learning_rate", optimizer)]
+def optimizers(model: Any) -> dict[str, Any]:
+    """Returns the model's optimizers by the names under which their rates are logged."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        raise TypeError(
+            "The model has no optimizer whose learning rate could be set or logged. "
+            "Compile the model with the optimizer that trains it, or build that optimizer "
+            "with a WarmupExponentialSchedule. Received: model.optimizer=None"
+        )
+    if is_loss_scaled(model):
+        optimizer = optimizer.inner_optimizer
+    if hasattr(optimizer, "optimizers"):  # MultiOptimizer of Keras 3.15 and later
+        return {f"learning_rate_{inner.name}": inner for inner in optimizer.optimizers}
+    return {"learning_rate": optimizer}
+
+
+def is_loss_scaled(model: Any) -> bool:
+    """Whether updates may be skipped because their gradients overflow in float16."""
+    return hasattr(model.optimizer, "inner_optimizer")
 
 
 def schedule(optimizer: Any) -> Any:
-    """Returns the schedule or function that the optimizer was built with, or None."""
-    rate = getattr(optimizer, "_learning_rate", optimizer.learning_rate)
-    return rate if callable(rate) else None
+    """Returns the LearningRateSchedule that the optimizer evaluates, or None."""
+    if IS_KERAS_3:
+        candidates = list(vars(optimizer).values())
+    else:
+        candidates = [_keras_2_rate(optimizer)]
+    kind = tf.keras.optimizers.schedules.LearningRateSchedule
+    return next((value for value in candidates if isinstance(value, kind)), None)
 
 
 def is_settable(optimizer: Any) -> bool:
-    """Whether the optimizer's rate is a number, not a schedule or function."""
-    has_decay = getattr(optimizer, "_initial_decay", False)  # Keras 2: a legacy optimizer, built with it
-    return schedule(optimizer) is None and not has_decay
-
-
-def count_updates(model: Any) -> dict[str, int]:
-    """Returns each optimizer's count of updates, by the name its rate is logged under.
-
-    Nothing under loss scaling, where Keras 3 does not count what it skips, be it a whole epoch.
-    """
-    if hasattr(model.optimizer, "inner_optimizer"):
-        return {}
-    return {name: int(number(optimizer.iterations)) for name, optimizer in optimizers(model)}
-
-
-def number(variable: Any) -> Any:
-    """Returns the value of a scalar variable or tensor of the backend as a Python number."""
-    if ON_TENSORFLOW:
-        return tf.convert_to_tensor(variable).numpy().item()
-    return tf.keras.ops.convert_to_tensor(variable).item()
+    """Whether the optimizer's rate is a number, not a schedule or a function."""
+    if IS_KERAS_3:
+        return isinstance(optimizer.get_config()["learning_rate"], float)
+    return not (callable(_keras_2_rate(optimizer)) or _has_decay(optimizer))
 
 
 def learning_rate(optimizer: Any) -> float:
     """Returns the rate of the optimizer's next step."""
-    if hasattr(optimizer, "_decayed_lr"):  # Keras 2: a legacy optimizer, with its own `decay`
-        return float(optimizer._decayed_lr(tf.float32))
-    if hasattr(optimizer, "_current_learning_rate"):  # Keras 2: as the schedule was at the last step
-        return float(optimizer._learning_rate(optimizer.iterations))
-    return float(number(optimizer.learning_rate))
+    if IS_KERAS_3:
+        return float(tf.keras.ops.convert_to_numpy(optimizer.learning_rate))
+    if _has_decay(optimizer):
+        rate = optimizer._decayed_lr(tf.float32)
+    else:
+        rate = _keras_2_rate(optimizer)
+    if isinstance(rate, tf.keras.optimizers.schedules.LearningRateSchedule):
+        rate = rate(optimizer.iterations)
+    return float(tf.keras.backend.get_value(rate))
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> float:
-    """Sets the rate; returns it rounded to the optimizer's dtype."""
-    if ON_TENSORFLOW:  # a tensor: for a number Keras 3 takes half as long again
-        new = tf.constant(rate, optimizer.learning_rate.dtype)
-        optimizer.learning_rate = new
-        return float(new)
-    optimizer.learning_rate = rate
-    return learning_rate(optimizer)
+    """Sets the rate; returns it as rounded to the dtype of the optimizer's."""
+    dtype = tf.as_dtype(optimizer.learning_rate.dtype)
+    rate = float(dtype.as_numpy_dtype(rate))
+    if BACKEND != "tensorflow":
+        optimizer.learning_rate = rate
+    elif tf.executing_eagerly():
+        optimizer.learning_rate = tf.constant(rate, dtype)  # a float takes longer
+    else:  # graph mode, in Keras 2
+        tf.keras.backend.set_value(optimizer.learning_rate, rate)
+    return rate
 
 
-def look_up(rates: Any, step: Any, n_steps: int) -> Any:
-    """Returns rates[step // n_steps], clipped to the first and last rate, in dtype `floatx()`."""
-    dtype, last = tf.keras.backend.floatx(), len(rates) - 1
-    if ON_TENSORFLOW:
-        step = as_int64(step)
-        # An integer division: XLA turns a float one into a product with 1 / n_steps, which is inexact.
-        index = tf.clip_by_value(step if n_steps == 1 else step // n_steps, 0, last)
-        return tf.gather(tf.constant(rates, dtype), index)
-    ops, step = tf.keras.ops, tf.keras.ops.convert_to_tensor(step)
-    if "int" not in tf.keras.backend.standardize_dtype(step.dtype):
-        step = ops.cast(ops.clip(step, 0, 2**31 - 128), "int32")  # the largest float32 below 2**31
-    if n_steps >= 2**31 and tf.keras.backend.standardize_dtype(step.dtype) == "int32":
-        step = step * 0  # the first rate is that of every int32, which cannot be divided by n_steps
-    elif n_steps > 1:
-        step = step // n_steps
-    return ops.take(ops.convert_to_tensor(rates, dtype), ops.clip(step, 0, last))
+def count_steps(optimizer: Any) -> int:
+    """Returns the step that the optimizer gives its schedule next.
 
-
-def as_int64(step: Any) -> Any:
-    """Returns numbers, an array or a tensor as TensorFlow's integers, fractions cut off."""
-    if hasattr(step, "dtype") and tf.as_dtype(step.dtype) in (tf.int32, tf.int64):
-        return tf.cast(step, tf.int64)
-    return tf.cast(tf.clip_by_value(as_float64(step), 0.0, 2.0**62), tf.int64)
-
-
-def state(model: Any) -> dict[str, list[Any]]:
-    """Returns all that training needs to resume, as what a `tf.train.Checkpoint` can hold.
-
-    Keras 3 has the seeds of dropout among a model's variables; its optimizers were no trackables in
-    3.0. An optimizer of Keras 2 has a loss scale that is not among its variables, but is tracked.
+    Under gradient accumulation that counts batches; `optimizer.iterations`, updates.
     """
-    optimizer = model.optimizer
-    if hasattr(optimizer, "build") and not getattr(optimizer, "built", False):  # not so: Keras 2, legacy
-        optimizer.build(model.trainable_variables)
-    if not IS_KERAS_3:
-        return {"keras_2": [*model.variables, optimizer]}
-    variables = (*model.variables, *optimizer.variables)
-    if ON_TENSORFLOW:
-        return {"keras_3": [variable.value for variable in variables]}
-    return {BACKEND: [_Bytes(variable, model) for variable in variables]}
+    if IS_KERAS_3:
+        return int(tf.keras.ops.convert_to_numpy(optimizer.variables[0]))
+    return int(tf.keras.backend.get_value(optimizer.iterations))
 
 
-class _Bytes(tf.train.experimental.PythonState):
-    """A variable of JAX or PyTorch as TensorFlow's checkpoints can hold it."""
+def _keras_2_rate(optimizer: Any) -> Any:
+    """Returns the variable, schedule or function of an optimizer of Keras 2.
 
-    def __init__(self, variable: Any, model: Any) -> None:
-        self.variable, self.model = variable, model
-
-    def serialize(self) -> Any:
-        if BACKEND == "jax":  # whose variables are not up to date while it trains
-            self.model.jax_state_sync()
-        return tf.keras.ops.convert_to_numpy(self.variable).tobytes()
-
-    def deserialize(self, content: Any) -> None:
-        held = tf.keras.ops.convert_to_numpy(self.variable)
-        self.variable.assign(np.frombuffer(content, held.dtype).reshape(held.shape))
+    `learning_rate` is all that a legacy optimizer has, or one that wraps another; of the
+    others it is the rate of the last step.
+    """
+    if hasattr(optimizer, "_learning_rate"):
+        return optimizer._learning_rate
+    return optimizer.learning_rate
 
 
-def save(model: Any, path: Path) -> None:
-    """Saves a model as a .keras archive; Keras 2.12 otherwise writes HDF5, which a full disk crashes."""
-    model.save(path, **({} if IS_KERAS_3 else {"save_format": "keras_v3"}))
+def _has_decay(optimizer: Any) -> bool:
+    """Whether it is a legacy optimizer of Keras 2 that was created with `decay`."""
+    return bool(getattr(optimizer, "_initial_decay", 0.0))
+
+
+def table(rates: npt.NDArray[np.float64]) -> Any:
+    """Returns rates in the dtype `floatx()`, in the form that `look_up` takes."""
+    dtype = tf.keras.backend.floatx()
+    if BACKEND == "torch":  # kept on the CPU: a GPU would be initialized
+        with tf.keras.device("cpu"):
+            return tf.keras.ops.convert_to_tensor(rates, dtype)
+    return rates.astype(tf.as_dtype(dtype).as_numpy_dtype)
+
+
+def look_up(rates: Any, step: Any, steps_per_rate: int) -> Any:
+    """Returns rates[step // steps_per_rate], clipped to the first and the last rate."""
+    last = len(rates) - 1
+    if BACKEND == "tensorflow":
+        index = tf.clip_by_value(as_int64(step) // steps_per_rate, 0, last)
+        return tf.gather(rates, index)
+    ops = tf.keras.ops
+    step = ops.convert_to_tensor(step)
+    if "int" not in tf.keras.backend.standardize_dtype(step.dtype):
+        # The largest float32 below 2**31.
+        step = ops.cast(ops.clip(step, 0, 2**31 - 128), "int32")
+    index = ops.clip(step // steps_per_rate, 0, last)
+    if BACKEND == "torch":  # the index goes to the table, not the table to the index
+        return ops.convert_to_tensor(rates[index.cpu()])
+    return ops.take(rates, index)
+
+
+def as_int64(step: Any) -> tf.Tensor:
+    """Returns numbers, an array or a tensor as TensorFlow integers, truncated."""
+    dtype = tf.as_dtype(step.dtype) if hasattr(step, "dtype") else None
+    if dtype in (tf.int32, tf.int64):
+        return tf.cast(step, tf.int64)
+    # A Python float must not pass through float32, as `tf.cast` would have it.
+    step = tf.constant(step, tf.float64) if dtype is None else tf.cast(step, tf.float64)
+    return tf.cast(tf.clip_by_value(step, 0.0, 2.0**62), tf.int64)

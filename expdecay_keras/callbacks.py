@@ -1,109 +1,133 @@
-"""The rule as a Keras callback, and two that log any optimizer's learning rate."""
+"""The rule as a Keras callback, and two callbacks that log any optimizer's rate."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import tensorflow as tf
 
 from expdecay_keras import _keras
 from expdecay_keras.rule import DecayRule, check_count
+from expdecay_keras.schedule import WarmupExponentialSchedule
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class _RateCallback(tf.keras.callbacks.Callback):
-    """Logs each epoch's rates, except those of optimizers that made no update; warns once a `fit`."""
+    """What the three callbacks share: configs, copies, warnings, idle optimizers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._logged: dict[str, float] = {}  # the rates of this epoch, by name in the log
-        self._n_updates: dict[str, int] = {}
+        self._is_first_epoch = True  # of this `fit`
         self._warned: set[str] = set()
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Returns the callback that `get_config` described."""
+        return cls(**config)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments: none."""
+        return {}
+
+    def __repr__(self) -> str:
+        arguments = (f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the model out of copies and pickles."""
+        model = self.model
+        return {k: None if v is model else v for k, v in vars(self).items()}
+
     def on_train_begin(self, logs: Any = None) -> None:
-        self._logged = {}
+        self._is_first_epoch = True
         self._warned = set()
         _keras.build_optimizers(self.model)
-        self._n_updates = _keras.count_updates(self.model)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        before, idle = self._n_updates, []
-        if before:  # else hooks are called by hand, without that of the beginning
-            self._n_updates = _keras.count_updates(self.model)
-            idle = [name for name, n in self._n_updates.items() if n == before.get(name)]
-        if idle:
-            self._warn_once(
-                "idle",
-                f"`{idle[0]}` is not logged: `model.optimizer` updated nothing in this epoch, so that "
-                "rate trained nothing. Compile the model with the optimizer that trains it, or build "
-                "that one with a WarmupExponentialSchedule.",
-            )
-        if logs is not None:
-            logs.update({name: rate for name, rate in self._logged.items() if name not in idle})
+        if self._is_first_epoch:
+            self._is_first_epoch = False
+            self._check_idle()
 
-    def _warn_once(self, about: str, message: str) -> None:
-        if about not in self._warned:
-            self._warned.add(about)
-            warnings.warn(message, stacklevel=4)
+    def _warn_once(self, topic: str, message: str) -> None:
+        """Warns, at most once per `fit` and topic."""
+        if topic not in self._warned:
+            self._warned.add(topic)
+            warnings.warn(message, stacklevel=2)
 
-    def _planned(self, name: str) -> Any:
-        """Returns what `fit` said of `epochs` or `steps`; None if it said nothing or is not at work."""
-        return (getattr(self, "params", None) or {}).get(name)
+    def _check_idle(self) -> None:
+        """Warns if an optimizer has still not made a step."""
+        if _keras.is_loss_scaled(self.model):  # all steps so far may have been skipped
+            return
+        for name, optimizer in _keras.optimizers(self.model).items():
+            if _keras.count_steps(optimizer) == 0:
+                self._warn_once(
+                    "idle",
+                    f"The optimizer whose rate is `{name}` has made no steps, so its rate "
+                    "has no effect. Compile the model with the optimizer that trains it, "
+                    "or build that optimizer with a WarmupExponentialSchedule.",
+                )
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
 class WarmupExponentialDecay(_RateCallback):
-    """Sets the learning rate of every epoch by `DecayRule` and logs it as `learning_rate`.
+    """Sets the learning rate of every epoch by `DecayRule` and logs it.
 
     learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
 
-    The rate is a function of the epoch alone, so `fit(initial_epoch=...)`, `BackupAndRestore`, a
-    fresh optimizer and a second `fit` all train at the right rate. Epochs up to
-    `n_warmup_epochs + n_hold_epochs` train at `base_lr` (or on the ramp), the last one at
-    `target_lr`; further ones stay there.
+    The rate is a function of the epoch alone, so `fit(initial_epoch=...)`,
+    `BackupAndRestore`, a fresh optimizer and a second `fit` all train at the right rate.
+    Epochs up to `n_warmup_epochs + n_hold_epochs` train at `base_lr` (or on the ramp), the
+    last one at `target_lr`, and so do all epochs after it.
 
-    The log holds the rate that was set when the epoch began, as a float: History, the progress bar,
-    `CSVLogger` and `TensorBoard` show it. Put this callback first in the list: whatever reads the log
-    before it finds no rate there. With a `MultiOptimizer` every optimizer gets the rate, logged as
-    `learning_rate_<name>`.
+    `logs["learning_rate"]` is the rate that was set when the epoch began, a float:
+    History, the progress bar, `CSVLogger` and `TensorBoard` show it. List this callback
+    first: callbacks listed before it do not see the rate. With a `MultiOptimizer` every
+    optimizer gets the same rate, logged as `learning_rate_<name>`; to give each its own,
+    build each with a `WarmupExponentialSchedule`.
 
-    A warning, once a `fit`, says so if `fit(epochs=...)` is not `n_epochs`; if something else, such as
-    `ReduceLROnPlateau`, changed the rate; and if `model.optimizer` made no update in an epoch, because
-    another one trains the model. In the last case no rate is logged.
+    Warns, at most once per `fit`, if `fit(epochs=...)` stops before `target_lr` is reached
+    or goes past `n_epochs`; if another callback changed the rate; and if the optimizer has
+    made no steps, because another one trains the model.
 
     Args:
-        base_lr: Real number, the rate of warm-up and of the first real epoch. Finite, > 0 and
-            normal in float32 (about 1.2e-38 to 3.4e38).
-        target_lr: Real number, the rate of the last epoch and of any after it; same range. Above
-            `base_lr` the rate grows, equal to it the rate is constant.
-        n_epochs: Integer, the number of epochs, warm-up and hold included; from
+        base_lr: Real number, the rate during warm-up and hold and at the start of the
+            decay. Finite, > 0 and normal in float32 (about 1.2e-38 to 3.4e38).
+        target_lr: Real number in the same range, the rate of the last epoch and of all
+            epochs after it. A target above `base_lr` makes the rate grow, an equal one
+            makes it constant.
+        n_epochs: Integer, the number of epochs including warm-up and hold, from
             `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
-        n_warmup_epochs: Integer >= 0, the number of epochs of warm-up. Default 0.
-        warmup_start_lr: Real number, the rate of epoch 0, from which warm-up is a linear ramp; same
-            range as `base_lr`, or 0. Needs `n_warmup_epochs` >= 1. Default None: warm-up holds
-            `base_lr`.
-        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and the first
-            real epoch. Default 0.
+        n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
+        warmup_start_lr: Real number, the rate of epoch 0, from which warm-up is a linear
+            ramp. Same range as `base_lr`, or 0, which leaves the whole first epoch without
+            effect: to start right above 0, pass `base_lr / (n_warmup_epochs + 1)` or use
+            a schedule with `staircase=False`. Requires `n_warmup_epochs` >= 1. Default
+            None: warm-up holds `base_lr`.
+        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and
+            the start of the decay. Default 0.
         verbose: 0 or 1, or a bool. 1 prints a line at the start of every epoch. Default 0.
 
     Raises:
-        TypeError: An argument is of the wrong kind. When training begins: an optimizer was built
-            with a schedule, a function or the `decay` of Keras's legacy optimizers.
-        ValueError: An argument is outside its legal range. When training begins: a rate is not
-            normal in the dtype of an optimizer's learning rate (float16).
+        TypeError: An argument has the wrong type. When training begins: the model has no
+            optimizer, or one that was built with a schedule, a function or the `decay` of
+            Keras's legacy optimizers.
+        ValueError: An argument is outside its legal range.
 
     Example:
 
     >>> model = tf.keras.Sequential([tf.keras.Input((1,)), tf.keras.layers.Dense(1)])
     >>> model.compile("sgd", "mse")
-    >>> decay = WarmupExponentialDecay(base_lr=1e-2, target_lr=1e-4, n_epochs=5, n_warmup_epochs=1)
+    >>> decay = WarmupExponentialDecay(base_lr=1e-2, target_lr=1e-4, n_epochs=5)
     >>> x = y = tf.zeros((4, 1))
     >>> history = model.fit(x, y, epochs=5, callbacks=[decay], verbose=0)
     >>> [round(rate, 6) for rate in history.history["learning_rate"]]
-    [0.01, 0.01, 0.002154, 0.000464, 0.0001]
+    [0.01, 0.003162, 0.001, 0.000316, 0.0001]
 
     Reference:
         "Exponential Learning Rate Scheduler", blog post, 8 July 2022.
@@ -119,225 +143,301 @@ class WarmupExponentialDecay(_RateCallback):
         n_hold_epochs: int = 0,
         verbose: int = 0,
     ) -> None:
-        rule = DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr, n_hold_epochs)
-        verbose = check_count("verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0, 1)
         super().__init__()
-        self.rule = rule
-        self.verbose = verbose
-        self._rates = rule._table()
+        self._rule = DecayRule(
+            base_lr,
+            target_lr,
+            n_epochs,
+            n_warmup_epochs,
+            warmup_start_lr,
+            n_hold_epochs,
+        )
+        if isinstance(verbose, bool):
+            verbose = int(verbose)
+        self.verbose = check_count("verbose", verbose, 0, 1)
+        self._set_rates: dict[str, float] = {}
+        self._set_on: dict[str, int] = {}  # ids of the optimizers with these rates
+
+    @property
+    def rule(self) -> DecayRule:
+        """The rule, read-only."""
+        return self._rule
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, in order; `n_hold_epochs` only if it is not 0."""
-        return {**self.rule._config(), "verbose": self.verbose}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> WarmupExponentialDecay:
-        """Returns the callback that `get_config` described."""
-        return cls(**config)
-
-    def __reduce__(self) -> Any:
-        # A copy or pickle takes the config along and leaves the model behind.
-        return type(self).from_config, (self.get_config(),)
-
-    def __repr__(self) -> str:
-        arguments = (f"{name}={value!r}" for name, value in self.get_config().items())
-        return f"{type(self).__name__}({', '.join(arguments)})"
+        """Returns the constructor's arguments, in order, as plain Python numbers."""
+        return {**dataclasses.asdict(self.rule), "verbose": self.verbose}
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
-        for _, optimizer in _keras.optimizers(self.model):
+        self._set_on = {}
+        for optimizer in _keras.optimizers(self.model).values():
             if not _keras.is_settable(optimizer):
                 raise TypeError(
                     "WarmupExponentialDecay cannot set the learning rate of the optimizer "
-                    f"{type(optimizer).__name__}: it was built with a schedule, a function or `decay`. "
-                    "Build it with a number, or with WarmupExponentialSchedule but not this callback."
-                )
-            if tf.as_dtype(optimizer.learning_rate.dtype) == tf.float16:
-                self._check_float16()
-        n_epochs, epochs = self.rule.n_epochs, self._planned("epochs")
-        if epochs is not None and epochs != n_epochs:
-            target = f"target_lr={self.rule.target_lr}"
-            stops, holds = (
-                f"stops before {target} is reached",
-                f"holds {target} from epoch index {n_epochs - 1} on",
-            )
-            warnings.warn(
-                f"fit(epochs={epochs}) {stops if epochs < n_epochs else holds}: "
-                f"the rule has n_epochs={n_epochs}.",
-                stacklevel=2,
-            )
-
-    def _check_float16(self) -> None:
-        limits = np.finfo(np.float16)
-        low, high = float(limits.tiny), float(limits.max)  # NumPy 2 compares in float16 otherwise
-        for name in ("base_lr", "target_lr", "warmup_start_lr"):
-            value = getattr(self.rule, name)
-            if value and not low <= value <= high:
-                raise ValueError(
-                    f"Argument `{name}` must be normal in float16, the dtype of the optimizer's "
-                    f"learning rate ({low:.8g} to {high:.8g}). Received: {name}={value!r}"
+                    f"{type(optimizer).__name__}: it was built with a schedule, a function "
+                    "or `decay`. Build it with a number, or with a "
+                    "WarmupExponentialSchedule and without this callback."
                 )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if self._rates is None:
-            rate = float(self.rule.learning_rate(epoch, tf.float64))
-        else:
-            rate = float(self._rates[min(max(int(epoch), 0), len(self._rates) - 1)])
-        for name, optimizer in _keras.optimizers(self.model):
-            self._check_unchanged(name, optimizer)
-            self._logged[name] = _keras.set_learning_rate(optimizer, rate)
+        if self._is_first_epoch:
+            self._check_epochs(epoch)
+        optimizers = _keras.optimizers(self.model)
+        self._check_unchanged(optimizers)
+        rate = float(self.rule.rates(epoch))
+        self._set_rates = {
+            name: _keras.set_learning_rate(optimizer, rate)
+            for name, optimizer in optimizers.items()
+        }
+        self._set_on = {name: id(optimizer) for name, optimizer in optimizers.items()}
         if self.verbose:
-            print(f"\nEpoch {epoch + 1}: WarmupExponentialDecay setting learning rate to {rate}.")
+            print(
+                f"\nEpoch {epoch + 1}: WarmupExponentialDecay setting learning rate to "
+                f"{rate}."
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if logs is not None:
+            logs.update(self._set_rates)
+        super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: Any = None) -> None:
-        for name, optimizer in _keras.optimizers(self.model):
-            self._check_unchanged(name, optimizer)
+        self._check_unchanged(_keras.optimizers(self.model))
 
-    def _check_unchanged(self, name: str, optimizer: Any) -> None:
-        """Warns once if the optimizer does not hold the rate that this callback has set."""
-        if name not in self._logged or "changed" in self._warned:
+    def _check_epochs(self, first_epoch: int) -> None:
+        """Warns if `fit` trains other epochs than the rule has."""
+        epochs = (self.params or {}).get("epochs")
+        n_epochs, target_lr = self.rule.n_epochs, self.rule.target_lr
+        if epochs is None:
             return
-        held = _keras.learning_rate(optimizer)
-        if held != self._logged[name]:
+        if first_epoch == 0 and epochs < n_epochs:
             self._warn_once(
-                "changed",
-                f"Something else changed `{name}` from {self._logged[name]} to {held}. "
-                "WarmupExponentialDecay overwrites it at the beginning of every epoch.",
+                "epochs",
+                f"fit(epochs={epochs}) stops before target_lr={target_lr} is reached: the "
+                f"rule has n_epochs={n_epochs}. Every `fit` counts its epochs from 0 "
+                f"unless it is told otherwise: to continue, pass initial_epoch={epochs}.",
             )
+        if epochs > n_epochs:
+            self._warn_once(
+                "epochs",
+                f"`fit` goes past the rule's n_epochs={n_epochs} and holds "
+                f"target_lr={target_lr} from epoch index {n_epochs - 1} on.",
+            )
+
+    def _check_unchanged(self, optimizers: dict[str, Any]) -> None:
+        """Warns if an optimizer no longer has the rate that this callback set."""
+        for name, optimizer in optimizers.items():
+            if self._set_on.get(name) != id(optimizer):  # a model compiled again
+                continue
+            rate, found = self._set_rates[name], _keras.learning_rate(optimizer)
+            if found != rate:
+                self._warn_once(
+                    "changed",
+                    f"Another callback changed `{name}` from {rate} to {found}. "
+                    "WarmupExponentialDecay sets it at the start of each epoch.",
+                )
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
 class LearningRateLogger(_RateCallback):
     """Logs the learning rate of any optimizer, with any schedule, as `learning_rate`.
 
-    The log holds the rate as it was when the epoch began, as a float: at its end a schedule is already
-    at the next epoch's. With a `MultiOptimizer` every optimizer's rate is logged, as
-    `learning_rate_<name>`. Put it first in the list, but after a callback that sets the rate.
+    The log contains the rate as it was when the epoch began, as a float: when the epoch
+    ends, a schedule has already moved to the next one. With a `MultiOptimizer` the rate of
+    every optimizer is logged, as `learning_rate_<name>`. List this callback before those
+    that read the log, and after one that sets the rate.
 
-    A warning, once a `fit`, says so if an epoch has other than the `steps_per_epoch` of a
-    `WarmupExponentialSchedule`, whose rates then drift away from the epochs; and if `model.optimizer`
-    made no update in an epoch, because another one trains the model. In that case no rate is logged.
+    Warns, at most once per `fit`, if a `WarmupExponentialSchedule` is not where `fit`
+    starts: behind its first epoch (a fresh optimizer and `initial_epoch`), not at the
+    first step of an epoch (training was stopped inside one) or past its end; if an epoch
+    gives it other than `steps_per_epoch` steps, so that its rates drift away from the
+    epochs; and if the optimizer has made no steps, because another one trains the model.
+    It says nothing of where a schedule is under loss scaling, which skips steps, or if it
+    counts in steps (`steps_per_epoch=1`).
+
+    Raises:
+        TypeError: When training begins: the model has no optimizer.
 
     Example:
 
-    >>> schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5, staircase=True)
+    >>> schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)
     >>> model = tf.keras.Sequential([tf.keras.Input((1,)), tf.keras.layers.Dense(1)])
     >>> model.compile(tf.keras.optimizers.SGD(schedule), "mse")
     >>> x = y = tf.zeros((4, 1))
-    >>> history = model.fit(x, y, epochs=3, callbacks=[LearningRateLogger()], verbose=0)
+    >>> logger = LearningRateLogger()
+    >>> history = model.fit(x, y, epochs=3, callbacks=[logger], verbose=0)
     >>> history.history["learning_rate"]
     [0.5, 0.25, 0.125]
     """
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments: none."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> LearningRateLogger:
-        """Returns a logger, also from a config of version 0.1.0 that names no `log_dir`."""
-        old = {"log_dir": None, "update_freq": "epoch"}
-        return cls(**{name: value for name, value in config.items() if (name, value) not in old.items()})
-
-    def __reduce__(self) -> Any:
-        return type(self), ()
+    def __init__(self) -> None:
+        super().__init__()
+        self._rates: dict[str, float] = {}
+        self._first_steps: dict[str, int] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        optimizers = _keras.optimizers(self.model)
-        self._logged = {name: _keras.learning_rate(optimizer) for name, optimizer in optimizers}
-        self._n_updates = _keras.count_updates(self.model)
+        self._rates, self._first_steps = {}, {}
+        for name, optimizer in _keras.optimizers(self.model).items():
+            self._rates[name] = _keras.learning_rate(optimizer)
+            self._first_steps[name] = _keras.count_steps(optimizer)
+        if self._is_first_epoch:
+            for name, schedule in self._schedules().items():
+                self._check_position(schedule, self._first_steps[name], epoch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        before = self._n_updates
+        if logs is not None:
+            logs.update(self._rates)
         super().on_epoch_end(epoch, logs)
-        for name, optimizer in _keras.optimizers(self.model):
-            steps_per_epoch = getattr(_keras.schedule(optimizer), "steps_per_epoch", None)
-            if steps_per_epoch and self._n_updates.get(name, 0) > before.get(name, 0):
-                self._check_drift(self._n_updates[name] - before[name], steps_per_epoch)
+        optimizers = _keras.optimizers(self.model)
+        for name, schedule in self._schedules().items():
+            if name in self._first_steps:
+                step = _keras.count_steps(optimizers[name])
+                self._check_drift(schedule, step - self._first_steps[name])
 
-    def _check_drift(self, n_steps: int, steps_per_epoch: int) -> None:
-        """Warns once if an epoch had other than `steps_per_epoch` steps."""
-        is_cut_short = n_steps < steps_per_epoch == self._planned("steps") or self.model.stop_training
-        if n_steps == steps_per_epoch or is_cut_short:
+    def _schedules(self) -> dict[str, WarmupExponentialSchedule]:
+        """Returns those of our schedules whose steps make epochs, by their rates' names."""
+        if _keras.is_loss_scaled(self.model):
+            return {}
+        schedules = {
+            name: _keras.schedule(optimizer)
+            for name, optimizer in _keras.optimizers(self.model).items()
+        }
+        return {
+            name: schedule
+            for name, schedule in schedules.items()
+            if isinstance(schedule, WarmupExponentialSchedule)
+            and schedule.steps_per_epoch > 1
+        }
+
+    def _check_position(
+        self, schedule: WarmupExponentialSchedule, step: int, epoch: int
+    ) -> None:
+        """Warns if the schedule is not where `fit` starts."""
+        steps_per_epoch, rule = schedule.steps_per_epoch, schedule.rule
+        n_steps = rule.n_epochs * steps_per_epoch
+        if step >= n_steps:
+            found = f"is past its end and stays at target_lr={rule.target_lr}"
+            wanted, target = "start it again", 0
+        elif step < epoch * steps_per_epoch:
+            found = f"is behind epoch index {epoch}, at which `fit` starts"
+            wanted, target = "move it there", epoch
+        elif step % steps_per_epoch:
+            found = "is inside an epoch, not at its first step"
+            target = max(epoch, step // steps_per_epoch)
+            wanted = f"move it to the start of epoch index {target}"
+        else:
+            return
+        self._warn_once(
+            "position",
+            f"The schedule {found}: the optimizer has made {step} steps, and the schedule "
+            f"has {n_steps} (n_epochs={rule.n_epochs}, steps_per_epoch={steps_per_epoch}). "
+            f"To {wanted}: optimizer.variables[0].assign({target * steps_per_epoch}).",
+        )
+
+    def _check_drift(self, schedule: WarmupExponentialSchedule, n_steps: int) -> None:
+        """Warns if an epoch had other than `steps_per_epoch` steps."""
+        steps_per_epoch = schedule.steps_per_epoch
+        if n_steps <= 0 or n_steps == steps_per_epoch:  # 0, < 0: something set it back
+            return
+        planned = (self.params or {}).get("steps")
+        ran_out = planned == steps_per_epoch and n_steps < steps_per_epoch
+        if ran_out or self.model.stop_training:
             return
         self._warn_once(
             "drift",
             f"The optimizer counted {n_steps} steps in an epoch, but its schedule has "
-            f"steps_per_epoch={steps_per_epoch}: its rates drift away from the epochs. Give it the "
-            "number of batches of an epoch. On a dataset of unknown length Keras may count a step too "
-            "many: set the length with tf.data.experimental.assert_cardinality, or use "
-            "WarmupExponentialDecay.",
+            f"steps_per_epoch={steps_per_epoch}: its rates drift away from the epochs. "
+            "Pass the number of batches per epoch. On a dataset of unknown length Keras "
+            "may count an extra step: set the length with "
+            "tf.data.experimental.assert_cardinality, or use WarmupExponentialDecay.",
         )
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
-class LearningRateTensorBoard(tf.keras.callbacks.Callback):
-    """Writes the learning rate before every `update_freq`-th step of the optimizer for TensorBoard.
+class LearningRateTensorBoard(_RateCallback):
+    """Writes the learning rate of every `update_freq`-th step for TensorBoard.
 
-    The scalar `learning_rate` (with a `MultiOptimizer` one `learning_rate_<name>` for each) stands at
-    the optimizer's step, `iterations`: a second `fit` continues the curve. It is the way to see a
-    schedule with `staircase=False` fall step by step.
+    The scalar `learning_rate` (with a `MultiOptimizer` one `learning_rate_<name>` each) is
+    written at the step that the optimizer's schedule is given, which counts batches: a
+    second `fit` continues the curve. It shows how a schedule with `staircase=False` falls
+    step by step. Values are written when an epoch ends, or a thousand of them earlier, and
+    the file is closed in between.
+
+    Warns, at most once per `fit`, if the optimizer has made no steps, because another one
+    trains the model.
 
     Args:
         log_dir: String or PathLike, the directory for TensorBoard's event files.
-        update_freq: Integer from 1 to 2**53, the number of steps from one value to the next.
-            Default 1.
+        update_freq: Integer from 1 to 2**53, the number of steps from one value to the
+            next. Default 1.
 
     Raises:
-        TypeError: An argument is of the wrong kind.
+        TypeError: An argument has the wrong type. When training begins: the model has no
+            optimizer.
         ValueError: `update_freq` is outside its legal range.
         ImportError: When training begins: TensorBoard is not installed.
 
     Example:
 
-    >>> writer = LearningRateTensorBoard("logs", update_freq=10)  # model.fit(..., callbacks=[writer])
-    >>> writer.get_config()
+    >>> writer = LearningRateTensorBoard("logs", update_freq=10)
+    >>> writer.get_config()  # model.fit(..., callbacks=[writer])
     {'log_dir': 'logs', 'update_freq': 10}
     """
 
     def __init__(self, log_dir: str | os.PathLike[str], update_freq: int = 1) -> None:
-        if not isinstance(log_dir, (str, os.PathLike)):
-            raise TypeError(f"Argument `log_dir` must be a path. Received: log_dir={log_dir!r}")
-        update_freq = check_count("update_freq", update_freq, 1)
         super().__init__()
+        if not isinstance(log_dir, (str, os.PathLike)):
+            raise TypeError(
+                f"Argument `log_dir` must be a path. Received: log_dir={log_dir!r}"
+            )
         self.log_dir = os.fspath(log_dir)
-        self.update_freq = update_freq
+        self.update_freq = check_count("update_freq", update_freq, 1)
+        self._last_steps: dict[str, int] = {}  # of the values so far
+        self._begun: dict[str, tuple[int, float]] = {}  # steps and rates of the batch
+        self._values: list[tuple[str, int, float]] = []  # not yet written
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order, as plain Python values."""
         return {"log_dir": self.log_dir, "update_freq": self.update_freq}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> LearningRateTensorBoard:
-        """Returns the callback that `get_config` described."""
-        return cls(**config)
-
-    def __reduce__(self) -> Any:
-        return type(self), (self.log_dir, self.update_freq)
-
     def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
         if importlib.util.find_spec("tensorboard") is None:
             raise ImportError(
-                "LearningRateTensorBoard needs TensorBoard: pip install 'expdecay-keras[tensorboard]'"
+                "LearningRateTensorBoard needs TensorBoard: pip install tensorboard"
             )
-        _keras.build_optimizers(self.model)
-        self._writer = tf.summary.create_file_writer(self.log_dir)
-        self._n_updates = self._count_updates() - 1
+        self._last_steps = {
+            name: _keras.count_steps(optimizer) - 1
+            for name, optimizer in _keras.optimizers(self.model).items()
+        }
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        n_updates = self._count_updates()
-        # With `steps_per_execution` the count goes up by several at once.
-        if n_updates // self.update_freq > self._n_updates // self.update_freq:
-            with self._writer.as_default():
-                for name, optimizer in _keras.optimizers(self.model):
-                    tf.summary.scalar(name, _keras.learning_rate(optimizer), step=n_updates)
-        self._n_updates = n_updates
+        self._begun = {}
+        for name, optimizer in _keras.optimizers(self.model).items():
+            step = _keras.count_steps(optimizer)
+            last_step = self._last_steps.get(name, step - 1)
+            # With `steps_per_execution` several steps are made at once.
+            if step // self.update_freq > last_step // self.update_freq:
+                self._begun[name] = step, _keras.learning_rate(optimizer)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # Not called for the batch that Keras begins to learn that there is none.
+        optimizers = _keras.optimizers(self.model)
+        for name, (step, rate) in self._begun.items():
+            if _keras.count_steps(optimizers[name]) > step:
+                self._last_steps[name] = step
+                self._values.append((name, step, rate))
+        if len(self._values) >= 1000:
+            self._write()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._writer.flush()
+        super().on_epoch_end(epoch, logs)
+        self._write()
 
-    def on_train_end(self, logs: Any = None) -> None:
-        self._writer.close()
-
-    def _count_updates(self) -> int:
-        return int(_keras.number(_keras.optimizers(self.model)[0][1].iterations))
+    def _write(self) -> None:
+        """Writes the values into a file of their own."""
+        if self._values:
+            with tf.summary.create_file_writer(self.log_dir).as_default():
+                for name, step, rate in self._values:
+                    tf.summary.scalar(name, rate, step=step)
+            self._values = []

@@ -1,15 +1,18 @@
-"""The rule as what Keras's own arguments take: a schedule for optimizers, a function for a callback."""
+"""The rule as a Keras schedule, and as a function for LearningRateScheduler."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from expdecay_keras import _keras
-from expdecay_keras.rule import DecayRule, as_float64, check_count
+from expdecay_keras.rule import DecayRule, check_count
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
@@ -19,42 +22,56 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
     epoch = floor(step / steps_per_epoch) if staircase else step / steps_per_epoch
     learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
 
-    With `staircase` every step of an epoch has the rate that `WarmupExponentialDecay` sets for that
-    epoch, to the bit; without it the rate falls at every step, and agrees with the staircase at the
-    first step of each epoch. Before step 0 the rate is that of step 0, past the end it stays at
-    `target_lr`.
+    With `staircase` all steps of an epoch have the rate that `WarmupExponentialDecay` sets
+    for that epoch, to the bit. Without it the rate changes at every step and agrees with
+    the staircase at the first step of each epoch. Before step 0 the rate is that of step
+    0; past the end it stays at `target_lr`.
 
-    The optimizer counts the steps and is saved with the model, so a loaded model resumes where it
-    was; `fit(initial_epoch=...)` on a fresh optimizer does not move it. Under dynamic loss scaling
-    Keras 3 does not count skipped updates, and the schedule lags behind the epochs; on a dataset of
-    unknown length it counts one step too many an epoch on TensorFlow.
+    A rule that is given in steps, "500 warm-up steps of 20,000", is a schedule with
+    `steps_per_epoch=1` and numbers of steps in place of numbers of epochs.
+
+    The optimizer counts the steps, one per batch, and is saved with the model, so that a
+    loaded model resumes where it was. `fit(initial_epoch=...)` does not move the schedule
+    of a fresh optimizer; this does:
+
+        optimizer.variables[0].assign(initial_epoch * steps_per_epoch)
+
+    Keras 3 does not count steps that dynamic loss scaling skips, and on TensorFlow it
+    counts one extra step per epoch on a dataset of unknown length: the schedule then lags
+    or runs ahead. `LearningRateLogger` warns of that and of other misplaced schedules.
 
     Args:
-        base_lr: Real number, the rate of warm-up and of the first real epoch. Finite, > 0 and
-            normal in float32 (about 1.2e-38 to 3.4e38).
-        target_lr: Real number, the rate of the last epoch and of any after it; same range. Above
-            `base_lr` the rate grows, equal to it the rate is constant.
-        n_epochs: Integer, the number of epochs, warm-up and hold included; from
+        base_lr: Real number, the rate during warm-up and hold and at the start of the
+            decay. Finite, > 0 and normal in float32 (about 1.2e-38 to 3.4e38).
+        target_lr: Real number in the same range, the rate of the last epoch and of all
+            epochs after it. A target above `base_lr` makes the rate grow, an equal one
+            makes it constant.
+        n_epochs: Integer, the number of epochs including warm-up and hold, from
             `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
-        n_warmup_epochs: Integer >= 0, the number of epochs of warm-up. Default 0.
-        warmup_start_lr: Real number, the rate of step 0, from which warm-up is a linear ramp; same
-            range as `base_lr`, or 0. Needs `n_warmup_epochs` >= 1. Default None: warm-up holds
-            `base_lr`.
-        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and the first
-            real epoch. Default 0.
-        steps_per_epoch: Integer from 1 to 2**53, the batches of an epoch, ceil(rows / batch size),
-            also with `gradient_accumulation_steps`. On JAX and PyTorch at most 2**20 rates:
-            `n_epochs` with `staircase`, else `n_epochs * steps_per_epoch`.
-        staircase: bool, whether the rate stays the same within an epoch. Default True.
-        name: String, the name of the schedule's operations. Default "WarmupExponentialSchedule".
+        n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
+        warmup_start_lr: Real number, the rate at step 0, from which warm-up is a linear
+            ramp. Same range as `base_lr`, or 0, which leaves the first step (with
+            `staircase`, the first epoch) without effect. Requires `n_warmup_epochs` >= 1.
+            Default None: warm-up holds `base_lr`.
+        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and
+            the start of the decay. Default 0.
+        steps_per_epoch: Integer from 1 to 2**31 - 1, the number of batches that an epoch
+            trains on: `len(dataset)`, also with `gradient_accumulation_steps`, and fewer
+            with `validation_split`.
+        staircase: bool, whether the rate is constant within an epoch. Default True.
+        name: String, the name of the schedule's operations. Default
+            "WarmupExponentialSchedule".
 
     Returns:
-        Called with a step (a number, an array or a tensor of any shape; a fraction is cut off), a
-        tensor of its shape and of dtype `tf.keras.backend.floatx()`.
+        Called with a step (a number, an array or a tensor of any shape; fractions are
+        truncated), a tensor of the same shape, of the dtype that
+        `tf.keras.backend.floatx()` was when the schedule was created.
 
     Raises:
-        TypeError: An argument is of the wrong kind.
-        ValueError: An argument is outside its legal range.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is outside its legal range. On JAX and PyTorch also if
+            the rule has more than 2**23 different rates: `n_epochs` with `staircase`,
+            otherwise `n_epochs * steps_per_epoch`.
 
     Example:
 
@@ -79,46 +96,88 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         staircase: bool = True,
         name: str = "WarmupExponentialSchedule",
     ) -> None:
-        rule = DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs, warmup_start_lr, n_hold_epochs)
-        steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, 1)
-        for argument, value, kind in (("staircase", staircase, bool), ("name", name, str)):
-            if not isinstance(value, kind):
-                raise TypeError(
-                    f"Argument `{argument}` must be a {kind.__name__}. Received: {argument}={value!r}"
-                )
-        rates = rule._table(1 if staircase else steps_per_epoch)
-        if rates is None and not _keras.ON_TENSORFLOW:
-            n_rates = "`n_epochs`" if staircase else "`n_epochs` times `steps_per_epoch`"
-            raise ValueError(
-                f"Argument {n_rates} must be at most 2**20 on the backend {_keras.BACKEND}. Received: "
-                f"n_epochs={n_epochs!r}, steps_per_epoch={steps_per_epoch!r}, staircase={staircase!r}"
-            )
         super().__init__()
-        self.rule = rule
-        self.steps_per_epoch = steps_per_epoch
-        self.staircase = staircase
+        self._rule = DecayRule(
+            base_lr,
+            target_lr,
+            n_epochs,
+            n_warmup_epochs,
+            warmup_start_lr,
+            n_hold_epochs,
+        )
+        self._steps_per_epoch = check_count(
+            "steps_per_epoch", steps_per_epoch, 1, 2**31 - 1
+        )
+        if not isinstance(staircase, bool):
+            raise TypeError(
+                f"Argument `staircase` must be a bool. Received: staircase={staircase!r}"
+            )
+        if not isinstance(name, str):
+            raise TypeError(f"Argument `name` must be a str. Received: name={name!r}")
+        self._staircase = staircase
         self.name = name
-        self._rates = rates
+        self._rates = self._make_table()
+
+    @property
+    def rule(self) -> DecayRule:
+        """The rule, read-only."""
+        return self._rule
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps per epoch, read-only."""
+        return self._steps_per_epoch
+
+    @property
+    def staircase(self) -> bool:
+        """Whether the rate is constant within an epoch, read-only."""
+        return self._staircase
+
+    def _make_table(self) -> Any:
+        """Returns the rates to look up; None if they are too many for TensorFlow."""
+        rates_per_epoch = 1 if self.staircase else self.steps_per_epoch
+        n_rates = self.rule.n_epochs * rates_per_epoch
+        if n_rates <= _keras.LARGEST_TABLE:
+            epochs = np.arange(n_rates) / rates_per_epoch
+            return _keras.table(self.rule.rates(epochs))
+        if _keras.BACKEND == "tensorflow":
+            return None
+        too_many = "n_epochs" if self.staircase else "n_epochs * steps_per_epoch"
+        raise ValueError(
+            f"Argument `{too_many}` must be at most 2**23 on the backend "
+            f"{_keras.BACKEND}. Received: n_epochs={self.rule.n_epochs}, "
+            f"steps_per_epoch={self.steps_per_epoch}, staircase={self.staircase}"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the table, which may be large, out of copies and pickles."""
+        return {key: value for key, value in vars(self).items() if key != "_rates"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._rates = self._make_table()
 
     def __repr__(self) -> str:
         arguments = (f"{name}={value!r}" for name, value in self.get_config().items())
         return f"{type(self).__name__}({', '.join(arguments)})"
 
-    def __call__(self, step: Any) -> Any:
-        """Returns the learning rate at `step`, as Keras's optimizers ask for it."""
-        n_steps = self.steps_per_epoch
+    def __call__(self, step: npt.ArrayLike | tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate at `step`; Keras's optimizers call it."""
         with _keras.name_scope(self.name):
             if self._rates is not None:
-                return _keras.look_up(self._rates, step, n_steps if self.staircase else 1)
+                steps_per_rate = self.steps_per_epoch if self.staircase else 1
+                return _keras.look_up(self._rates, step, steps_per_rate)
             step = _keras.as_int64(step)
-            return self.rule.learning_rate(
-                step // n_steps if self.staircase else as_float64(step) / n_steps
-            )
+            if self.staircase:
+                epoch = step // self.steps_per_epoch
+            else:
+                epoch = step / self.steps_per_epoch
+            return self.rule.learning_rate(epoch)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, in order; `n_hold_epochs` only if it is not 0."""
+        """Returns the constructor's arguments, in order, as plain Python values."""
         return {
-            **self.rule._config(),
+            **dataclasses.asdict(self.rule),
             "steps_per_epoch": self.steps_per_epoch,
             "staircase": self.staircase,
             "name": self.name,
@@ -126,33 +185,33 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
 
 
 def make_lr_scheduler(
-    base_lr: float, target_lr: float, n_epochs: int, n_warmup_epochs: int
+    base_lr: float, target_lr: float, n_epochs: int, n_warmup_epochs: int = 0
 ) -> Callable[[int, Any], float]:
     """Returns a function `f(epoch, lr)` for `tf.keras.callbacks.LearningRateScheduler`.
 
     f(epoch, lr) = base_lr               if epoch <= n_warmup_epochs
                    lr * exp(decay_rate)  otherwise, with `DecayRule.decay_rate`
 
-    It multiplies whatever rate the optimizer holds, so it composes with callbacks that change the
-    rate, such as `ReduceLROnPlateau`. That has a price: rounding errors add up and the last epoch
-    misses `target_lr` by a little; past the end the rate keeps falling; a run resumed with a fresh
-    optimizer decays from that optimizer's rate, which is the wrong one.
-    `WarmupExponentialDecay` has none of these faults.
+    It multiplies whatever rate the optimizer has, so it can be combined with callbacks
+    that change the rate, such as `ReduceLROnPlateau`. That has a price: rounding errors
+    add up, so that the last epoch misses `target_lr` slightly; past the end the rate
+    keeps falling; and a run that resumes with a fresh optimizer decays from the rate of
+    that optimizer, which is wrong. `WarmupExponentialDecay` has none of these faults.
 
     Args:
-        base_lr: Real number, the rate of warm-up and of the first real epoch. Finite, > 0 and
-            normal in float32 (about 1.2e-38 to 3.4e38).
-        target_lr: Real number, the rate that the last epoch comes to; same range.
-        n_epochs: Integer, the number of epochs, warm-up included; from `n_warmup_epochs + 2` to
-            2**53.
-        n_warmup_epochs: Integer >= 0, the number of epochs of warm-up.
+        base_lr: Real number, the rate during warm-up and at the start of the decay.
+            Finite, > 0 and normal in float32 (about 1.2e-38 to 3.4e38).
+        target_lr: Real number in the same range, the rate that the last epoch reaches.
+        n_epochs: Integer, the number of epochs including warm-up, from
+            `n_warmup_epochs + 2` to 2**53.
+        n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
 
     Returns:
-        A function of the epoch (int, counted from 0) and the current learning rate (float) that
-        returns the new learning rate, a Python float.
+        A function of the epoch (int, counted from 0) and the current learning rate
+        (float) that returns the new learning rate, a Python float.
 
     Raises:
-        TypeError: An argument is of the wrong kind.
+        TypeError: An argument has the wrong type.
         ValueError: An argument is outside its legal range.
 
     Example:

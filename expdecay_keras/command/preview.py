@@ -1,49 +1,88 @@
-"""What `expdecay-keras preview` does: the rates of a rule as a chart, as data and as a picture."""
+"""What `expdecay-keras preview` does: a rule's rates as a chart, as data, as a plot."""
 
+import csv
 import json
-import os
+import math
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from expdecay_keras import plotting
 from expdecay_keras.rule import DecayRule
 
 
-def read_rule(path: Path) -> DecayRule:
-    """Returns the rule of a saved WarmupExponentialDecay, whichever Keras saved it."""
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["class_name"].removeprefix("expdecay_keras>") != "WarmupExponentialDecay":
-            raise ValueError(f"class_name is {saved['class_name']!r}")
-        return DecayRule(**{key: value for key, value in saved["config"].items() if key != "verbose"})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} holds no WarmupExponentialDecay: {error}") from error
+def preview(rule: DecayRule, format: str, plot: Path | None) -> None:
+    """Plots a rule into a file, if there is one, and prints its rates."""
+    if plot is not None:
+        plotting.figure_of(rule).savefig(plot, dpi=150)
+    if format == "table":
+        is_utf8 = str(sys.stdout.encoding).lower() in ("utf-8", "utf8")
+        width = shutil.get_terminal_size().columns
+        print(text_chart(rule, width, block="\u2588" if is_utf8 else "#"))
+        return
+    names = ("epoch", "learning_rate")
+    rows = ((i, float(np.float32(rule.rates(i)))) for i in range(rule.n_epochs))
+    if format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(rows)
+    else:
+        print(
+            json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1)
+        )
 
 
-def show(rule: DecayRule, form: str, plot: Path | None) -> None:
-    """Draws the rule into the file, if there is one, and prints it as a table, csv or json."""
-    from expdecay_keras.plotting import save_plot, text_chart
+def text_chart(rule: DecayRule, width: int, block: str) -> str:
+    """Returns the decay in numbers, then the rates with bars on a log scale.
 
-    if plot:
-        save_plot(rule, plot)
-    try:
-        if form == "table":
-            is_utf8 = "utf8" in str(getattr(sys.stdout, "encoding", "")).lower().replace("-", "")
-            print(text_chart(rule, shutil.get_terminal_size().columns, ascii_only=not is_utf8))
-        else:
-            _print_rates(rule, form)
-        print(end="", flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # else the reader, `head` say, has seen enough
-            raise OSError(error.errno, error.strerror, "standard output") from error
+    Of more than 50 epochs about 50, evenly spaced, are shown. The longest bar ends at
+    column `width`.
+    """
+    epochs = _shown_epochs(rule)
+    rates = rule.rates(epochs).tolist()
+    # Six decimals if they show the given rates exactly.
+    given = (rule.base_lr, rule.target_lr, rule.warmup_start_lr or 0.0)
+    decimals = all(rate == round(rate, 6) < 1000 for rate in given)
+    texts = [f"{rate:.6f}" if decimals else f"{rate:.6g}" for rate in rates]
+    epoch_width = max(len("epoch"), len(str(epochs[-1])))
+    rate_width = max(map(len, texts))
+    lines = [*_decay_in_numbers(rule), "", f"{'epoch':>{epoch_width}}  rate"]
+    lengths = _bar_lengths(rates, width - epoch_width - rate_width - 4)
+    for epoch, text, length in zip(epochs, texts, lengths, strict=True):
+        line = f"{epoch:>{epoch_width}}  {text:<{rate_width}}  {block * length}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
 
 
-def _print_rates(rule: DecayRule, form: str) -> None:
-    print("epoch,learning_rate" if form == "csv" else "[")
-    for start in range(0, rule.n_epochs, 100_000):
-        epochs = range(start, min(start + 100_000, rule.n_epochs))
-        for epoch, rate in zip(epochs, rule.learning_rate(epochs, dtype="float32").numpy().tolist()):
-            after = "," if epoch + 1 < rule.n_epochs else "\n]"
-            row = json.dumps({"epoch": epoch, "learning_rate": rate}) + after
-            print(f"{epoch},{rate}" if form == "csv" else row)
+def _shown_epochs(rule: DecayRule) -> list[int]:
+    if rule.n_epochs <= 50:
+        return list(range(rule.n_epochs))
+    spaced = {i * (rule.n_epochs - 1) // 47 for i in range(48)}
+    return sorted(spaced | {rule.n_warmup_epochs, rule.decay_start})
+
+
+def _decay_in_numbers(rule: DecayRule) -> list[str]:
+    factor = math.exp(rule.decay_rate)
+    lines = [
+        f"decay rate: {rule.decay_rate:.6g} per epoch",
+        f"factor: {factor:.6g} per epoch",
+    ]
+    if rule.decay_rate < 0:
+        lines.append(f"half-life: {math.log(2) / -rule.decay_rate:.6g} epochs")
+    elif rule.decay_rate > 0:
+        lines.append(f"doubling time: {math.log(2) / rule.decay_rate:.6g} epochs")
+    if round(factor, 12) < 0.1:
+        lines.append("steep: with momentum, updates lag behind the falling rate")
+    return lines
+
+
+def _bar_lengths(rates: list[float], width: int) -> list[int]:
+    """Returns lengths from 1 to `width` for rates > 0, and 0 for 0."""
+    logs = [math.log(rate) if rate > 0 else -math.inf for rate in rates]
+    high = max(logs)
+    low = min(log for log in logs if log > -math.inf)
+    spread = (high - low) or 1.0  # of equal rates all bars are the longest
+    shares = [1 - (high - log) / spread for log in logs]
+    return [round(1 + (width - 1) * s) if s >= 0 else 0 for s in shares]

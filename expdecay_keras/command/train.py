@@ -1,139 +1,206 @@
-"""What `expdecay-keras train` does: a network, its callbacks and one `fit`."""
+"""What `expdecay-keras train` does: a small network and one `fit` that can be resumed."""
 
+import csv
+import importlib.util
 import json
+import os
+import shutil
 import sys
-import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from expdecay_keras import _keras
+from expdecay_keras import _keras, plotting
 from expdecay_keras.callbacks import WarmupExponentialDecay
-from expdecay_keras.command.run import RunDirectory, RunError, refused
-from expdecay_keras.plotting import save_plot
-from expdecay_keras.schedule import WarmupExponentialSchedule
+from expdecay_keras.rule import DecayRule
+
+DEFAULT_RULE = DecayRule(0.3, 0.01, 20, n_warmup_epochs=2, warmup_start_lr=0.01)
+BATCH_SIZE = 32
 
 
-def train(run: RunDirectory, args: Any) -> None:
-    """Trains from wherever the run has got to until it is finished."""
-    args.training = True
-    tf.get_logger().setLevel("ERROR")  # else it warns of what is refused below
-    tf.config.experimental.enable_op_determinism()
-    tf.keras.utils.set_random_seed(args.seed)
-    data = _load_data(args.data)
-    model = _load_model(args.model) if args.model else _classifier(data)
-    decay = WarmupExponentialDecay(**run.identity["rule"])
-    _check(model, decay, data, run, args)
-    with run.lock(), refused("The run stopped", tf.errors.OpError):
-        if run.check():  # another command has been here meanwhile
-            return
-        run.resume(_keras.state(model))
-        _fit(model, decay, data, run, args)
-        run.callback.write_text(json.dumps(tf.keras.utils.serialize_keras_object(decay), indent=2))
-        save_plot(decay, run.picture)
-        _keras.save(model, run.checkpoint / "model.keras")
-        run.finish(run.checkpoint / "model.keras")
+class RunError(Exception):
+    """A run cannot start, resume or finish for a reason that the user can fix."""
 
 
-def _load_data(path: Any) -> dict[str, Any]:
-    """Returns the arrays of the file; without one, scikit-learn's digits, the last 360 for the test."""
-    names = ("x_train", "y_train", "x_test", "y_test")
-    if path is None:
-        from sklearn.datasets import load_digits
+def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
+    """Trains from wherever the run in the directory has got to until it is finished.
 
-        x, y = load_digits(return_X_y=True)
-        return dict(zip(names, (x[:-360], y[:-360], x[-360:], y[-360:])))
-    no_data = f"{path} is no .npz file of {', '.join(names)}"
-    with refused(no_data), np.load(path, allow_pickle=False) as file:
-        data = {name: np.asarray(file[name]) for name in names}
-    for name, array in data.items():
-        if array.dtype.kind not in "biuf" or array.ndim == 0 or array.size == 0:
-            raise RunError(f"{path}: {name} must be a non-empty array of numbers")
-    return data
+    A run may be stopped at any moment, by a kill as well as by Ctrl-C or a full disk, and
+    every start is a recovery. `callback.json`, written first, says which rule the run is
+    of. An epoch that ends gets its row in `history.csv`; then the model, with its
+    optimizer, is saved to another file that takes the place of `model.keras` in one step.
+    So `model.keras` is always the state after a whole epoch, and `history.csv` has at most
+    one row more. A start loads the model, reads from its optimizer how many epochs it has
+    been trained for, cuts the history to these and trains on. History and weights end
+    equal to those of a run that was never stopped. The plot and the scalars for
+    TensorBoard are written last, from the rule and the history.
+    """
+    _check_packages()
+    if _keras.BACKEND == "tensorflow":
+        tf.config.experimental.enable_op_determinism()
+    tf.keras.utils.set_random_seed(0)
+    x_train, y_train, x_test, y_test = _load_digits()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    history = run_dir / "history.csv"
+    decay = _load_callback(run_dir, WarmupExponentialDecay(**vars(rule)), overwrite)
+    model = _load_model(run_dir / "model.keras")
+    steps_per_epoch = -(-len(x_train) // BATCH_SIZE)
+    n_epochs_done = _keras.count_steps(model.optimizer) // steps_per_epoch
+    _cut_history(history, n_epochs_done)
+    if n_epochs_done == rule.n_epochs:
+        print(
+            f"{run_dir} already contains this run, finished; --overwrite retrains it."
+        )
+    else:
+        model.fit(
+            x_train,
+            y_train,
+            batch_size=BATCH_SIZE,
+            initial_epoch=n_epochs_done,
+            epochs=rule.n_epochs,
+            shuffle=False,
+            validation_data=(x_test, y_test),
+            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=[
+                decay,
+                tf.keras.callbacks.CSVLogger(history, append=True),
+                _ModelSaver(run_dir / "model.keras"),
+            ],
+        )
+    plotting.figure_of(rule).savefig(run_dir / "learning_rate.png", dpi=150)
+    _write_scalars(history, run_dir / "tensorboard")
+    print("Results:")
+    for name in ("callback.json", "model.keras", history.name):
+        print(f"  {run_dir / name}")
+    print(f"  {run_dir / 'learning_rate.png'}\n  {run_dir / 'tensorboard'}")
 
 
-def _load_model(path: Any) -> Any:
-    with refused(f"{path} is no Keras model that loads"), warnings.catch_warnings():
-        # That a model which was never trained has no optimizer state to load.
-        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-        names = {"WarmupExponentialSchedule": WarmupExponentialSchedule}
-        model = tf.keras.models.load_model(path, custom_objects=names, safe_mode=True)
-    if getattr(model, "optimizer", None) is None:
-        raise RunError(f"{path} is not compiled: call model.compile(...) before model.save(...)")
-    return model
+def _check_packages() -> None:
+    packages = {  # by the names to import, the names to install
+        "matplotlib": "matplotlib",
+        "sklearn": "scikit-learn",
+        "tensorboard": "tensorboard",
+    }
+    missing = [packages[n] for n in packages if importlib.util.find_spec(n) is None]
+    if missing:
+        raise ImportError(f"Missing packages: pip install {' '.join(missing)}")
 
 
-def _classifier(data: dict[str, Any]) -> Any:
-    """Returns a small compiled network for data with an integer label a row."""
-    x, labels = data["x_train"], np.append(data["y_train"], data["y_test"])
-    if labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() < 2**16:
-        raise RunError("The built-in network needs integers from 0 to 65535 in y_train and y_test")
-    layers = [
-        tf.keras.Input(x.shape[1:]),
-        tf.keras.layers.Rescaling(1.0 / max(1.0, float(x.max()))),
-        tf.keras.layers.Flatten(),
-        tf.keras.layers.Dense(64, activation="relu"),
-        tf.keras.layers.Dense(int(labels.max()) + 1),
-    ]
-    model = tf.keras.Sequential(layers)
+def _load_digits() -> tuple[Any, Any, Any, Any]:
+    """Returns images and labels to train on, in a fixed order, then those to test on.
+
+    The order stays the same in every epoch, so it does not depend on how often the run
+    was stopped.
+    """
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(x) - 360)
+    return x[order], y[order], x[-360:], y[-360:]
+
+
+def _load_callback(
+    run_dir: Path, decay: WarmupExponentialDecay, overwrite: bool
+) -> WarmupExponentialDecay:
+    """Returns the callback of the run in the directory, which it starts if need be."""
+    path, model = run_dir / "callback.json", run_dir / "model.keras"
+    if path.exists() and not overwrite:
+        saved = _load(path, lambda: json.loads(path.read_text(encoding="utf-8")))
+        found = _load(path, lambda: tf.keras.utils.deserialize_keras_object(saved))
+        if repr(found) != repr(decay):
+            raise RunError(
+                f"{run_dir} contains a run of another rule, {found}. Choose another "
+                "--run-dir, or pass --overwrite to discard that run"
+            )
+        return found
+    if not path.exists():
+        for name in ("model.keras", "history.csv", "learning_rate.png", "tensorboard"):
+            if (run_dir / name).exists():
+                raise RunError(
+                    f"{run_dir / name} does not belong to a run of this command. Choose "
+                    "another --run-dir"
+                )
+    model.unlink(missing_ok=True)  # first: the model of one rule must not meet another
+    partial = run_dir / "partial.json"
+    partial.write_text(json.dumps(tf.keras.utils.serialize_keras_object(decay)))
+    os.replace(partial, path)
+    return decay
+
+
+def _load(path: Path, load: Any) -> Any:
+    """Returns what a function loads from a file; a failure becomes a RunError."""
+    try:
+        return load()
+    except Exception as error:  # handed a file, a loader may raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(
+            f"{path} cannot be loaded ({reason}). Pass --overwrite to start from scratch"
+        ) from error
+
+
+def _load_model(path: Path) -> Any:
+    """Returns the saved model, or a new one if there is none."""
+    if path.exists():
+        return _load(path, lambda: tf.keras.models.load_model(path))
+    model = tf.keras.Sequential(
+        [
+            tf.keras.Input((64,)),
+            tf.keras.layers.Rescaling(1 / 16),
+            tf.keras.layers.Dense(64, activation="relu"),
+            tf.keras.layers.Dense(10),
+        ]
+    )
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(tf.keras.optimizers.SGD(momentum=0.9), loss, metrics=["accuracy"])
     return model
 
 
-def _check(model: Any, decay: Any, data: dict[str, Any], run: RunDirectory, args: Any) -> None:
-    """Raises RunError unless the model can be evaluated on all the data and its rate can be set."""
-    with refused("The model cannot train on the data"):
-        for part in ("train", "test"):
-            x, y, keeper = data[f"x_{part}"], data[f"y_{part}"], _Keeper(run, args)
-            results = model.evaluate(x, y, args.batch_size, 0, callbacks=[keeper], return_dict=True)
-            [float(value) for value in results.values()]  # a metric must be a number
-        decay.set_model(model)
-        decay.on_train_begin()
+def _cut_history(path: Path, n_epochs: int) -> None:
+    """Cuts the history to the first epochs; raises RunError if it lacks one."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = lines[: n_epochs + 1] if n_epochs else []
+    if [line.split(b",")[0] for line in kept[1:]] != [
+        b"%d" % i for i in range(n_epochs)
+    ]:
+        raise RunError(
+            f"{path} lacks an epoch of the {n_epochs} that model.keras was trained for. "
+            "Pass --overwrite to start from scratch"
+        )
+    if lines:
+        os.truncate(path, sum(map(len, kept)))
 
 
-def _fit(model: Any, decay: Any, data: dict[str, Any], run: RunDirectory, args: Any) -> None:
-    # Shuffled once: an epoch's batches must not depend on how often the run was interrupted.
-    order = np.random.default_rng(args.seed).permutation(len(data["x_train"]))
-    model.fit(
-        data["x_train"][order],
-        data["y_train"][order],
-        batch_size=args.batch_size,
-        initial_epoch=run.n_epochs_done,
-        epochs=run.n_epochs,
-        shuffle=False,
-        validation_data=(data["x_test"], data["y_test"]),
-        verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[decay, tf.keras.callbacks.CSVLogger(run.history, append=True), _Keeper(run, args)],
-    )
+class _ModelSaver(tf.keras.callbacks.Callback):
+    """Saves the model and its optimizer after each epoch, all of it or nothing."""
 
-
-class _Keeper(tf.keras.callbacks.Callback):
-    """Writes each epoch's log for TensorBoard, then keeps its state; ends the run if interrupted."""
-
-    def __init__(self, run: RunDirectory, args: Any) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.run, self.args = run, args
+        self.path = path
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        # Keras's own callback holds values back for minutes and adds to those there: gaps after a kill.
-        self.writers = [tf.summary.create_file_writer(str(path), 0) for path in self.run.scalars]
-        for row in self.run.read_history(self.run.n_epochs_done or 0):
-            self.write(int(row.pop("epoch")), row)
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        partial = self.path.with_name("partial.keras")
+        # Keras 2.12 otherwise writes HDF5.
+        options = {} if _keras.IS_KERAS_3 else {"save_format": "keras_v3"}
+        self.model.save(partial, **options)
+        os.replace(partial, self.path)
 
-    def write(self, epoch: int, logs: dict[str, float]) -> None:
-        for name, value in logs.items():
-            with self.writers[name.startswith("val_")].as_default():
-                tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=epoch)
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self.args.signum:
-            raise KeyboardInterrupt
-
-    on_test_batch_end = on_train_batch_end
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        self.write(epoch, logs)
-        self.run.save(epoch + 1)
-        self.on_train_batch_end(epoch)
+def _write_scalars(history: Path, log_dir: Path) -> None:
+    """Writes the history for TensorBoard, as Keras's own callback would have."""
+    shutil.rmtree(log_dir, ignore_errors=True)
+    with history.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for part, prefix in [("train", ""), ("validation", "val_")]:
+        names = [
+            n for n in rows[0] if n != "epoch" and n.startswith("val_") == bool(prefix)
+        ]
+        try:
+            with tf.summary.create_file_writer(str(log_dir / part)).as_default():
+                for row in rows:
+                    for name in names:
+                        tag = f"epoch_{name.removeprefix(prefix)}"
+                        tf.summary.scalar(tag, float(row[name]), step=int(row["epoch"]))
+        except tf.errors.OpError as error:  # of a full disk, say
+            raise RunError(f"{log_dir} cannot be written: {error.message}") from error

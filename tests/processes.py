@@ -1,0 +1,96 @@
+"""Fresh processes for the tests: bounded waits, and none outlives its test.
+
+They are forked from a server that has imported TensorFlow but run nothing, so that each
+starts in milliseconds instead of seconds. They do not know this package yet.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+
+KERAS = "keras" if hasattr(tf.keras, "ops") else tf.keras.Model.__module__.split(".")[0]
+SECONDS = 120  # the longest that a test waits for a process
+START = """
+import os, sys
+os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
+os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT), 2)
+os.environ.update(environment)
+os.chdir(cwd)
+sys.argv[:] = argv
+"""
+COMMAND = """
+from expdecay_keras.command import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+class Done(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Process:
+    """A fresh process that runs a script, with its output in two files of a folder."""
+
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(
+        [
+            "tensorflow",
+            KERAS,
+            "matplotlib.figure",
+            "sklearn.datasets",
+            "tensorboard.summary",
+        ]
+    )
+
+    def __init__(self, folder: Path, script: str, *argv, cwd=".", **environment: str):
+        self.out, self.err = folder / "stdout", folder / "stderr"
+        names = {
+            "out": str(self.out),
+            "err": str(self.err),
+            "cwd": str(cwd),
+            "argv": ["", *map(str, argv)],
+            "environment": environment,
+            "__name__": "__main__",
+        }
+        # A daemon: should the tests end first, it ends with them.
+        self.process = self.server.Process(
+            target=exec, args=(START + script, names), daemon=True
+        )
+        self.process.start()
+
+    def read_until(self, text: str) -> None:
+        """Waits until stdout contains a text, or the process has ended."""
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline and self.process.is_alive():
+            if self.out.exists() and text in self.out.read_text():
+                return
+            self.process.join(0.01)
+
+    def send(self, signum: int, after: float = 0.0) -> None:
+        """Sends a signal unless the process ends within some seconds."""
+        self.process.join(after)
+        if self.process.is_alive():
+            os.kill(self.process.pid, signum)
+
+    def wait(self, seconds: float = SECONDS) -> Done:
+        """Waits for the end of the process; kills it and fails when that takes too long."""
+        self.process.join(seconds)
+        if self.process.is_alive():
+            self.kill()
+            raise AssertionError(
+                f"still running after {seconds} s: {self.err.read_text()}"
+            )
+        stdout = self.out.read_text() if self.out.exists() else ""
+        stderr = self.err.read_text() if self.err.exists() else ""
+        return Done(self.process.exitcode, stdout, stderr)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self.process.join(SECONDS)
