@@ -33,13 +33,13 @@ def build_optimizers(model: Any) -> None:
 
 
 def optimizers(model: Any) -> dict[str, Any]:
-    """Returns the model's optimizers by the names under which their rates are logged."""
+    """Returns the model's optimizers, each by the name of its rate in the log."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         raise TypeError(
             "The model has no optimizer whose learning rate could be set or logged. "
-            "Compile the model with the optimizer that trains it, or build that optimizer "
-            "with a WarmupExponentialSchedule. Received: model.optimizer=None"
+            "Compile the model with the optimizer that trains it, or build that "
+            "optimizer with a WarmupExponentialSchedule. Received: model.optimizer=None"
         )
     if is_loss_scaled(model):
         optimizer = optimizer.inner_optimizer
@@ -109,8 +109,8 @@ def count_steps(optimizer: Any) -> int:
 def _keras_2_rate(optimizer: Any) -> Any:
     """Returns the variable, schedule or function of an optimizer of Keras 2.
 
-    `learning_rate` is all that a legacy optimizer has, or one that wraps another; of the
-    others it is the rate of the last step.
+    `learning_rate` is all that a legacy optimizer has, or one that wraps another; of
+    the others it is the rate of the last step.
     """
     if hasattr(optimizer, "_learning_rate"):
         return optimizer._learning_rate

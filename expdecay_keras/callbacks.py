@@ -68,9 +68,10 @@ class _RateCallback(tf.keras.callbacks.Callback):
             if _keras.count_steps(optimizer) == 0:
                 self._warn_once(
                     "idle",
-                    f"The optimizer whose rate is `{name}` has made no steps, so its rate "
-                    "has no effect. Compile the model with the optimizer that trains it, "
-                    "or build that optimizer with a WarmupExponentialSchedule.",
+                    f"The optimizer whose rate is `{name}` has made no steps, so its "
+                    "rate has no effect. Compile the model with the optimizer that "
+                    "trains it, or build that optimizer with a "
+                    "WarmupExponentialSchedule.",
                 )
 
 
@@ -81,19 +82,19 @@ class WarmupExponentialDecay(_RateCallback):
     learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
 
     The rate is a function of the epoch alone, so `fit(initial_epoch=...)`,
-    `BackupAndRestore`, a fresh optimizer and a second `fit` all train at the right rate.
-    Epochs up to `n_warmup_epochs + n_hold_epochs` train at `base_lr` (or on the ramp), the
-    last one at `target_lr`, and so do all epochs after it.
+    `BackupAndRestore`, a fresh optimizer and a second `fit` all train at the right
+    rate. Epochs up to `n_warmup_epochs + n_hold_epochs` train at `base_lr` (or on the
+    ramp), the last one at `target_lr`, and so do all epochs after it.
 
     `logs["learning_rate"]` is the rate that was set when the epoch began, a float:
     History, the progress bar, `CSVLogger` and `TensorBoard` show it. List this callback
     first: callbacks listed before it do not see the rate. With a `MultiOptimizer` every
-    optimizer gets the same rate, logged as `learning_rate_<name>`; to give each its own,
-    build each with a `WarmupExponentialSchedule`.
+    optimizer gets the same rate, logged as `learning_rate_<name>`; to give each its
+    own, build each with a `WarmupExponentialSchedule`.
 
-    Warns, at most once per `fit`, if `fit(epochs=...)` stops before `target_lr` is reached
-    or goes past `n_epochs`; if another callback changed the rate; and if the optimizer has
-    made no steps, because another one trains the model.
+    Warns, at most once per `fit`, if `fit(epochs=...)` stops before `target_lr` is
+    reached or goes past `n_epochs`; if another callback changed the rate; and if the
+    optimizer has made no steps, because another one trains the model.
 
     Args:
         base_lr: Real number, the rate during warm-up and hold and at the start of the
@@ -104,19 +105,20 @@ class WarmupExponentialDecay(_RateCallback):
         n_epochs: Integer, the number of epochs including warm-up and hold, from
             `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
         n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
-        warmup_start_lr: Real number, the rate of epoch 0, from which warm-up is a linear
-            ramp. Same range as `base_lr`, or 0, which leaves the whole first epoch without
-            effect: to start right above 0, pass `base_lr / (n_warmup_epochs + 1)` or use
-            a schedule with `staircase=False`. Requires `n_warmup_epochs` >= 1. Default
-            None: warm-up holds `base_lr`.
-        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and
-            the start of the decay. Default 0.
-        verbose: 0 or 1, or a bool. 1 prints a line at the start of every epoch. Default 0.
+        warmup_start_lr: Real number, the rate of epoch 0, from which warm-up is a
+            linear ramp. Same range as `base_lr`, or 0, which wastes the first epoch:
+            start at `base_lr / n_warmup_epochs` instead, or use a schedule with
+            `staircase=False`. Requires `n_warmup_epochs` >= 1. Default None: warm-up
+            holds `base_lr`.
+        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up
+            and the start of the decay. Default 0.
+        verbose: 0 or 1, or a bool. 1 prints a line at the start of every epoch.
+            Default 0.
 
     Raises:
-        TypeError: An argument has the wrong type. When training begins: the model has no
-            optimizer, or one that was built with a schedule, a function or the `decay` of
-            Keras's legacy optimizers.
+        TypeError: An argument has the wrong type. When training begins: the model has
+            no optimizer, or one that was built with a schedule, a function or the
+            `decay` of Keras's legacy optimizers.
         ValueError: An argument is outside its legal range.
 
     Example:
@@ -173,10 +175,10 @@ class WarmupExponentialDecay(_RateCallback):
         for optimizer in _keras.optimizers(self.model).values():
             if not _keras.is_settable(optimizer):
                 raise TypeError(
-                    "WarmupExponentialDecay cannot set the learning rate of the optimizer "
-                    f"{type(optimizer).__name__}: it was built with a schedule, a function "
-                    "or `decay`. Build it with a number, or with a "
-                    "WarmupExponentialSchedule and without this callback."
+                    "WarmupExponentialDecay cannot set the learning rate of the "
+                    f"optimizer {type(optimizer).__name__}: it was built with a "
+                    "schedule, a function or `decay`. Build it with a number, or with "
+                    "a WarmupExponentialSchedule and without this callback."
                 )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -213,9 +215,9 @@ class WarmupExponentialDecay(_RateCallback):
         if first_epoch == 0 and epochs < n_epochs:
             self._warn_once(
                 "epochs",
-                f"fit(epochs={epochs}) stops before target_lr={target_lr} is reached: the "
-                f"rule has n_epochs={n_epochs}. Every `fit` counts its epochs from 0 "
-                f"unless it is told otherwise: to continue, pass initial_epoch={epochs}.",
+                f"fit(epochs={epochs}) stops before target_lr={target_lr} is reached: "
+                f"the rule has n_epochs={n_epochs}. Each `fit` counts its epochs from "
+                f"0; to continue in another one, pass initial_epoch={epochs}.",
             )
         if epochs > n_epochs:
             self._warn_once(
@@ -243,17 +245,17 @@ class LearningRateLogger(_RateCallback):
     """Logs the learning rate of any optimizer, with any schedule, as `learning_rate`.
 
     The log contains the rate as it was when the epoch began, as a float: when the epoch
-    ends, a schedule has already moved to the next one. With a `MultiOptimizer` the rate of
-    every optimizer is logged, as `learning_rate_<name>`. List this callback before those
-    that read the log, and after one that sets the rate.
+    ends, a schedule has already moved to the next one. With a `MultiOptimizer` the rate
+    of every optimizer is logged, as `learning_rate_<name>`. List this callback before
+    those that read the log, and after one that sets the rate.
 
     Warns, at most once per `fit`, if a `WarmupExponentialSchedule` is not where `fit`
     starts: behind its first epoch (a fresh optimizer and `initial_epoch`), not at the
-    first step of an epoch (training was stopped inside one) or past its end; if an epoch
-    gives it other than `steps_per_epoch` steps, so that its rates drift away from the
-    epochs; and if the optimizer has made no steps, because another one trains the model.
-    It says nothing of where a schedule is under loss scaling, which skips steps, or if it
-    counts in steps (`steps_per_epoch=1`).
+    first step of an epoch (training was stopped inside one) or past its end; if an
+    epoch gives it other than `steps_per_epoch` steps, so that its rates drift away from
+    the epochs; and if the optimizer has made no steps, because another one trains the
+    model. It says nothing of where a schedule is under loss scaling, which skips steps,
+    or if it counts in steps (`steps_per_epoch=1`).
 
     Raises:
         TypeError: When training begins: the model has no optimizer.
@@ -295,7 +297,7 @@ class LearningRateLogger(_RateCallback):
                 self._check_drift(schedule, step - self._first_steps[name])
 
     def _schedules(self) -> dict[str, WarmupExponentialSchedule]:
-        """Returns those of our schedules whose steps make epochs, by their rates' names."""
+        """Returns our schedules that count epochs, by the names of their rates."""
         if _keras.is_loss_scaled(self.model):
             return {}
         schedules = {
@@ -329,9 +331,10 @@ class LearningRateLogger(_RateCallback):
             return
         self._warn_once(
             "position",
-            f"The schedule {found}: the optimizer has made {step} steps, and the schedule "
-            f"has {n_steps} (n_epochs={rule.n_epochs}, steps_per_epoch={steps_per_epoch}). "
-            f"To {wanted}: optimizer.variables[0].assign({target * steps_per_epoch}).",
+            f"The schedule {found}: the optimizer has made {step} steps, and the "
+            f"schedule has {n_steps} (n_epochs={rule.n_epochs}, "
+            f"steps_per_epoch={steps_per_epoch}). To {wanted}: "
+            f"optimizer.variables[0].assign({target * steps_per_epoch}).",
         )
 
     def _check_drift(self, schedule: WarmupExponentialSchedule, n_steps: int) -> None:
@@ -347,8 +350,8 @@ class LearningRateLogger(_RateCallback):
             "drift",
             f"The optimizer counted {n_steps} steps in an epoch, but its schedule has "
             f"steps_per_epoch={steps_per_epoch}: its rates drift away from the epochs. "
-            "Pass the number of batches per epoch. On a dataset of unknown length Keras "
-            "may count an extra step: set the length with "
+            "Pass the number of batches per epoch. On a dataset of unknown length "
+            "Keras may count an extra step: set the length with "
             "tf.data.experimental.assert_cardinality, or use WarmupExponentialDecay.",
         )
 
@@ -357,14 +360,14 @@ class LearningRateLogger(_RateCallback):
 class LearningRateTensorBoard(_RateCallback):
     """Writes the learning rate of every `update_freq`-th step for TensorBoard.
 
-    The scalar `learning_rate` (with a `MultiOptimizer` one `learning_rate_<name>` each) is
-    written at the step that the optimizer's schedule is given, which counts batches: a
-    second `fit` continues the curve. It shows how a schedule with `staircase=False` falls
-    step by step. Values are written when an epoch ends, or a thousand of them earlier, and
-    the file is closed in between.
+    The scalar `learning_rate` (with a `MultiOptimizer` one `learning_rate_<name>` each)
+    is written at the step that the optimizer's schedule is given, which counts batches:
+    a second `fit` continues the curve. It shows how a schedule with `staircase=False`
+    falls step by step. Values are written when an epoch ends, or a thousand of them
+    earlier, and the file is closed in between.
 
-    Warns, at most once per `fit`, if the optimizer has made no steps, because another one
-    trains the model.
+    Warns, at most once per `fit`, if the optimizer has made no steps, because another
+    one trains the model.
 
     Args:
         log_dir: String or PathLike, the directory for TensorBoard's event files.
@@ -372,8 +375,8 @@ class LearningRateTensorBoard(_RateCallback):
             next. Default 1.
 
     Raises:
-        TypeError: An argument has the wrong type. When training begins: the model has no
-            optimizer.
+        TypeError: An argument has the wrong type. When training begins: the model has
+            no optimizer.
         ValueError: `update_freq` is outside its legal range.
         ImportError: When training begins: TensorBoard is not installed.
 

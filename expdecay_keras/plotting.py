@@ -31,10 +31,10 @@ class _Curve(NamedTuple):
 def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     """Plots learning rates over epochs on a log axis.
 
-    Both ends of each curve are labelled with their rates; warm-up and hold are shaded. A
-    rule and a history have a value at each epoch; callbacks and staircase schedules hold
-    it until the next. Of more than 1000 epochs about 1000, evenly spaced, are drawn. Where
-    a history or a file has no rate (None, NaN, NA), the curve has a gap.
+    Both ends of each curve are labelled with their rates; warm-up and hold are shaded.
+    A rule and a history have a value at each epoch; callbacks and staircase schedules
+    hold it until the next. Of more than 1000 epochs about 1000, evenly spaced, are
+    drawn. Where a history or a file has no rate (None, NaN, NA), the curve has a gap.
 
     Args:
         *rules: One or more of `DecayRule`, `WarmupExponentialDecay`,
@@ -49,8 +49,8 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     Raises:
         ImportError: matplotlib is not installed.
         TypeError: An argument has another type.
-        ValueError: A history or file contains no learning rate, or a line of a file does
-            not fit its header; the message names the line.
+        ValueError: A history or file contains no learning rate, or a line of a file
+            does not fit its header; the message names the line.
         OSError: A file cannot be read.
 
     Example:
@@ -97,8 +97,8 @@ def _rule_curve(source: Any) -> _Curve:
     rule = getattr(source, "rule", source)
     if not isinstance(rule, DecayRule):
         raise TypeError(
-            "Argument `rules` must be rules, callbacks, schedules, histories or paths of "
-            f"CSV files. Received: {source!r}"
+            "Argument `rules` must be rules, callbacks, schedules, histories or paths "
+            f"of CSV files. Received: {source!r}"
         )
     last_epoch = rule.n_epochs - 1
     epochs = np.linspace(0, last_epoch, min(rule.n_epochs, 1000)).round()

@@ -74,14 +74,15 @@ class DecayRule:
         base_lr * exp(decay_rate * (epoch - decay_start))   in between
         target_lr                                           if epoch >= n_epochs - 1
 
-    With `warmup_start_lr`, warm-up is a linear ramp instead: if epoch < n_warmup_epochs,
+    With `warmup_start_lr`, warm-up is a linear ramp: if epoch < n_warmup_epochs,
+    the learning rate is
 
         warmup_start_lr + (base_lr - warmup_start_lr) * epoch / n_warmup_epochs
 
-    Ramp, hold and decay together are known as WSD (warm-up, stable, decay). The epoch at
-    which the decay starts has exactly `base_lr`, the last epoch, `n_epochs - 1`, exactly
-    `target_lr`. Before epoch 0 the rate is that of epoch 0; past the end it stays at
-    `target_lr`.
+    Ramp, hold and decay together are known as WSD (warm-up, stable, decay). The epoch
+    at which the decay starts has exactly `base_lr`, the last epoch, `n_epochs - 1`,
+    exactly `target_lr`. Before epoch 0 the rate is that of epoch 0; past the end it
+    stays at `target_lr`.
 
     Args:
         base_lr: Real number, the rate during warm-up and hold and at the start of the
@@ -94,11 +95,12 @@ class DecayRule:
         warmup_start_lr: Real number, the rate at epoch 0, where the ramp starts. Same
             range as `base_lr`, or 0. Requires `n_warmup_epochs` >= 1. Default None:
             warm-up holds `base_lr`.
-        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and
-            the start of the decay. Default 0.
+        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up
+            and the start of the decay. Default 0.
 
     Raises:
-        TypeError: An argument has the wrong type (bool, string, complex, array, tensor).
+        TypeError: An argument has the wrong type (bool, string, complex, array,
+            tensor).
         ValueError: An argument is outside its legal range.
 
     Example:
@@ -136,22 +138,21 @@ class DecayRule:
         self._check_agreement()
 
     def _check_agreement(self) -> None:
-        """Raises ValueError if two arguments, each legal alone, contradict each other."""
-        if self.n_epochs < self.decay_start + 2:
-            received = (
-                f"n_epochs={self.n_epochs}, n_warmup_epochs={self.n_warmup_epochs}"
-            )
-            if self.n_hold_epochs:
-                received += f", n_hold_epochs={self.n_hold_epochs}"
+        """Raises ValueError if two arguments, each legal alone, disagree."""
+        n_epochs, n_warmup_epochs = self.n_epochs, self.n_warmup_epochs
+        received = f"n_epochs={n_epochs}, n_warmup_epochs={n_warmup_epochs}"
+        if self.n_hold_epochs:
+            received += f", n_hold_epochs={self.n_hold_epochs}"
+        if n_epochs < self.decay_start + 2:
             raise ValueError(
-                "Argument `n_epochs` must be at least n_warmup_epochs + n_hold_epochs + 2, "
-                "one epoch at base_lr and one at target_lr. "
+                "Argument `n_epochs` must be at least n_warmup_epochs + n_hold_epochs "
+                "+ 2, one epoch at base_lr and one at target_lr. "
                 f"Received: {received}"
             )
-        if self.warmup_start_lr is not None and self.n_warmup_epochs == 0:
+        if self.warmup_start_lr is not None and n_warmup_epochs == 0:
             raise ValueError(
-                "Argument `warmup_start_lr` needs `n_warmup_epochs` >= 1. "
-                f"Received: warmup_start_lr={self.warmup_start_lr!r}, n_warmup_epochs=0"
+                "Argument `warmup_start_lr` needs `n_warmup_epochs` >= 1. Received: "
+                f"warmup_start_lr={self.warmup_start_lr!r}, n_warmup_epochs=0"
             )
 
     @property
@@ -197,7 +198,8 @@ class DecayRule:
         Example:
 
         >>> rule = DecayRule(base_lr=1e-1, target_lr=1e-5, n_epochs=5)
-        >>> rule.learning_rate([0, 0.5, 4, 1000], dtype="float64").numpy().round(6).tolist()
+        >>> rates = rule.learning_rate([0, 0.5, 4, 1000], dtype="float64")
+        >>> rates.numpy().round(6).tolist()
         [0.1, 0.031623, 1e-05, 1e-05]
         """
         dtype = tf.as_dtype(dtype or tf.keras.backend.floatx())

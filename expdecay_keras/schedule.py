@@ -22,23 +22,24 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
     epoch = floor(step / steps_per_epoch) if staircase else step / steps_per_epoch
     learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
 
-    With `staircase` all steps of an epoch have the rate that `WarmupExponentialDecay` sets
-    for that epoch, to the bit. Without it the rate changes at every step and agrees with
-    the staircase at the first step of each epoch. Before step 0 the rate is that of step
-    0; past the end it stays at `target_lr`.
+    With `staircase` all steps of an epoch have the rate that `WarmupExponentialDecay`
+    sets for that epoch, to the bit. Without it the rate changes at every step and
+    agrees with the staircase at the first step of each epoch. Before step 0 the rate is
+    that of step 0; past the end it stays at `target_lr`.
 
     A rule that is given in steps, "500 warm-up steps of 20,000", is a schedule with
     `steps_per_epoch=1` and numbers of steps in place of numbers of epochs.
 
-    The optimizer counts the steps, one per batch, and is saved with the model, so that a
-    loaded model resumes where it was. `fit(initial_epoch=...)` does not move the schedule
-    of a fresh optimizer; this does:
+    The optimizer counts the steps, one per batch, and is saved with the model, so that
+    a loaded model resumes where it was. `fit(initial_epoch=...)` does not move the
+    schedule of a fresh optimizer; this does:
 
         optimizer.variables[0].assign(initial_epoch * steps_per_epoch)
 
     Keras 3 does not count steps that dynamic loss scaling skips, and on TensorFlow it
-    counts one extra step per epoch on a dataset of unknown length: the schedule then lags
-    or runs ahead. `LearningRateLogger` warns of that and of other misplaced schedules.
+    counts one extra step per epoch on a dataset of unknown length: the schedule then
+    lags or runs ahead. `LearningRateLogger` warns of that and of other misplaced
+    schedules.
 
     Args:
         base_lr: Real number, the rate during warm-up and hold and at the start of the
@@ -50,14 +51,14 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
             `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
         n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
         warmup_start_lr: Real number, the rate at step 0, from which warm-up is a linear
-            ramp. Same range as `base_lr`, or 0, which leaves the first step (with
-            `staircase`, the first epoch) without effect. Requires `n_warmup_epochs` >= 1.
-            Default None: warm-up holds `base_lr`.
-        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up and
-            the start of the decay. Default 0.
-        steps_per_epoch: Integer from 1 to 2**31 - 1, the number of batches that an epoch
-            trains on: `len(dataset)`, also with `gradient_accumulation_steps`, and fewer
-            with `validation_split`.
+            ramp. Same range as `base_lr`, or 0, which wastes the first step (with
+            `staircase`, the first epoch). Requires `n_warmup_epochs` >= 1. Default
+            None: warm-up holds `base_lr`.
+        n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up
+            and the start of the decay. Default 0.
+        steps_per_epoch: Integer from 1 to 2**31 - 1, the number of batches that an
+            epoch trains on: `len(dataset)`, also with `gradient_accumulation_steps`,
+            and fewer with `validation_split`.
         staircase: bool, whether the rate is constant within an epoch. Default True.
         name: String, the name of the schedule's operations. Default
             "WarmupExponentialSchedule".
@@ -110,7 +111,8 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         )
         if not isinstance(staircase, bool):
             raise TypeError(
-                f"Argument `staircase` must be a bool. Received: staircase={staircase!r}"
+                "Argument `staircase` must be a bool. "
+                f"Received: staircase={staircase!r}"
             )
         if not isinstance(name, str):
             raise TypeError(f"Argument `name` must be a str. Received: name={name!r}")
@@ -216,7 +218,7 @@ def make_lr_scheduler(
 
     Example:
 
-    >>> f = make_lr_scheduler(base_lr=1e-2, target_lr=1e-4, n_epochs=5, n_warmup_epochs=1)
+    >>> f = make_lr_scheduler(1e-2, 1e-4, n_epochs=5, n_warmup_epochs=1)
     >>> lr, rates = 0.5, []
     >>> for epoch in range(5):
     ...     lr = f(epoch, lr)

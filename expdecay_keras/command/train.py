@@ -1,4 +1,4 @@
-"""What `expdecay-keras train` does: a small network and one `fit` that can be resumed."""
+"""What `expdecay-keras train` does: a small network, and a `fit` that resumes."""
 
 import csv
 import importlib.util
@@ -27,15 +27,15 @@ class RunError(Exception):
 def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
     """Trains from wherever the run in the directory has got to until it is finished.
 
-    A run may be stopped at any moment, by a kill as well as by Ctrl-C or a full disk, and
-    every start is a recovery. `callback.json`, written first, says which rule the run is
-    of. An epoch that ends gets its row in `history.csv`; then the model, with its
-    optimizer, is saved to another file that takes the place of `model.keras` in one step.
-    So `model.keras` is always the state after a whole epoch, and `history.csv` has at most
-    one row more. A start loads the model, reads from its optimizer how many epochs it has
-    been trained for, cuts the history to these and trains on. History and weights end
-    equal to those of a run that was never stopped. The plot and the scalars for
-    TensorBoard are written last, from the rule and the history.
+    A run may be stopped at any moment, by a kill as well as by Ctrl-C or a full disk,
+    and every start is a recovery. `callback.json`, written first, says which rule the
+    run is of. An epoch that ends gets its row in `history.csv`; then the model, with
+    its optimizer, is saved to another file that takes the place of `model.keras` in one
+    step. So `model.keras` is always the state after a whole epoch, and `history.csv`
+    has at most one row more. A start loads the model, reads from its optimizer how many
+    epochs it has been trained for, cuts the history to these and trains on. History and
+    weights end equal to those of a run that was never stopped. The plot and the scalars
+    for TensorBoard are written last, from the rule and the history.
     """
     _check_packages()
     if _keras.BACKEND == "tensorflow":
@@ -119,8 +119,8 @@ def _load_callback(
         for name in ("model.keras", "history.csv", "learning_rate.png", "tensorboard"):
             if (run_dir / name).exists():
                 raise RunError(
-                    f"{run_dir / name} does not belong to a run of this command. Choose "
-                    "another --run-dir"
+                    f"{run_dir / name} does not belong to a run of this command. "
+                    "Choose another --run-dir"
                 )
     model.unlink(missing_ok=True)  # first: the model of one rule must not meet another
     partial = run_dir / "partial.json"
@@ -136,7 +136,8 @@ def _load(path: Path, load: Any) -> Any:
     except Exception as error:  # handed a file, a loader may raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunError(
-            f"{path} cannot be loaded ({reason}). Pass --overwrite to start from scratch"
+            f"{path} cannot be loaded ({reason}). Pass --overwrite to start from "
+            "scratch"
         ) from error
 
 
@@ -161,12 +162,11 @@ def _cut_history(path: Path, n_epochs: int) -> None:
     """Cuts the history to the first epochs; raises RunError if it lacks one."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     kept = lines[: n_epochs + 1] if n_epochs else []
-    if [line.split(b",")[0] for line in kept[1:]] != [
-        b"%d" % i for i in range(n_epochs)
-    ]:
+    epochs = [line.split(b",")[0] for line in kept[1:]]
+    if epochs != [b"%d" % epoch for epoch in range(n_epochs)]:
         raise RunError(
-            f"{path} lacks an epoch of the {n_epochs} that model.keras was trained for. "
-            "Pass --overwrite to start from scratch"
+            f"{path} lacks an epoch of the {n_epochs} that model.keras was trained "
+            "for. Pass --overwrite to start from scratch"
         )
     if lines:
         os.truncate(path, sum(map(len, kept)))
