@@ -1,5 +1,15 @@
-from setuptools import setup
-from setuptools.command.egg_info import manifest_maker
+import glob
 
-manifest_maker.template = ".github/MANIFEST.in"  # what the sdist holds besides the package
-setup()
+from setuptools import setup
+from setuptools.command.sdist import sdist
+
+
+class SdistWithTests(sdist):
+    """Adds the tests to the source distribution, their helpers included."""
+
+    def make_release_tree(self, base_dir, files):
+        tests = glob.glob("tests/**/*.py", recursive=True)
+        super().make_release_tree(base_dir, sorted({*files, *tests}))
+
+
+setup(cmdclass={"sdist": SdistWithTests})

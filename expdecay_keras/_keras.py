@@ -73,7 +73,7 @@ def is_settable(optimizer: Any) -> bool:
 def learning_rate(optimizer: Any) -> float:
     """Returns the rate of the optimizer's next step."""
     if IS_KERAS_3:
-        return float(tf.keras.ops.convert_to_numpy(optimizer.learning_rate))
+        return float(tf.keras.ops.convert_to_tensor(optimizer.learning_rate))
     if _has_decay(optimizer):
         rate = optimizer._decayed_lr(tf.float32)
     else:
@@ -86,7 +86,7 @@ def learning_rate(optimizer: Any) -> float:
 def set_learning_rate(optimizer: Any, rate: float) -> float:
     """Sets the rate; returns it as rounded to the dtype of the optimizer's."""
     dtype = tf.as_dtype(optimizer.learning_rate.dtype)
-    rate = float(dtype.as_numpy_dtype(rate))
+    rate = np.array(rate, dtype.as_numpy_dtype).item()
     if BACKEND != "tensorflow":
         optimizer.learning_rate = rate
     elif tf.executing_eagerly():
@@ -102,7 +102,7 @@ def count_steps(optimizer: Any) -> int:
     Under gradient accumulation that counts batches; `optimizer.iterations`, updates.
     """
     if IS_KERAS_3:
-        return int(tf.keras.ops.convert_to_numpy(optimizer.variables[0]))
+        return int(tf.keras.ops.convert_to_tensor(optimizer.variables[0]))
     return int(tf.keras.backend.get_value(optimizer.iterations))
 
 

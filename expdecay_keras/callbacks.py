@@ -54,6 +54,10 @@ class _RateCallback(tf.keras.callbacks.Callback):
             self._is_first_epoch = False
             self._check_idle()
 
+    def _planned(self, name: str) -> int | None:
+        """Returns the `epochs` or `steps` of `fit`, or None outside `fit`."""
+        return (getattr(self, "params", None) or {}).get(name)
+
     def _warn_once(self, topic: str, message: str) -> None:
         """Warns, at most once per `fit` and topic."""
         if topic not in self._warned:
@@ -208,7 +212,7 @@ class WarmupExponentialDecay(_RateCallback):
 
     def _check_epochs(self, first_epoch: int) -> None:
         """Warns if `fit` trains other epochs than the rule has."""
-        epochs = (self.params or {}).get("epochs")
+        epochs = self._planned("epochs")
         n_epochs, target_lr = self.rule.n_epochs, self.rule.target_lr
         if epochs is None:
             return
@@ -342,7 +346,7 @@ class LearningRateLogger(_RateCallback):
         steps_per_epoch = schedule.steps_per_epoch
         if n_steps <= 0 or n_steps == steps_per_epoch:  # 0, < 0: something set it back
             return
-        planned = (self.params or {}).get("steps")
+        planned = self._planned("steps")
         ran_out = planned == steps_per_epoch and n_steps < steps_per_epoch
         if ran_out or self.model.stop_training:
             return

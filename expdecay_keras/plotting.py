@@ -76,8 +76,12 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("epoch")
     ax.set_ylabel("learning rate")
-    above = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
-    ax.legend(**above, frameon=False, fontsize="small")
+    ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),  # above the axes
+        frameon=False,
+        fontsize="small",
+    )
     return ax
 
 
@@ -87,7 +91,8 @@ def _curves(source: Any) -> Iterator[_Curve]:
         name = os.path.basename(os.fspath(source))
         yield from _logged_curves(name, _read_csv(source))
     elif isinstance(source, tf.keras.callbacks.History):
-        yield from _logged_curves("history", {**source.history, "epoch": source.epoch})
+        columns = {**source.history, "epoch": getattr(source, "epoch", [])}
+        yield from _logged_curves("history", columns)
     else:
         yield _rule_curve(source)
 

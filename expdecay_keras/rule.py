@@ -207,20 +207,20 @@ class DecayRule:
             raise TypeError(
                 f"Argument `dtype` must be floating. Received: dtype={dtype.name!r}"
             )
+        epochs: Any = epoch if tf.is_tensor(epoch) else np.asarray(epoch)
         if tf.is_tensor(epoch):
-            epoch_dtype = tf.as_dtype(epoch.dtype)
+            epoch_dtype = tf.as_dtype(epochs.dtype)
             is_real = epoch_dtype.is_integer or epoch_dtype.is_floating
         else:
-            epoch = np.asarray(epoch)
-            is_real = epoch.dtype.kind in "iuf"
+            is_real = epochs.dtype.kind in "iuf"
         if not is_real:
             raise TypeError(
                 f"Argument `epoch` must be real numbers. Received: epoch={epoch!r}"
             )
         if tf.is_tensor(epoch):
-            rate = self._evaluate(tf, tf.cast(epoch, tf.float64))
+            rate = self._evaluate(tf, tf.cast(epochs, tf.float64))
         else:
-            rate = self.rates(epoch)
+            rate = self.rates(epochs)
         return tf.cast(rate, dtype)
 
     def rates(self, epoch: npt.ArrayLike) -> npt.NDArray[np.float64]:

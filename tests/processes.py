@@ -80,7 +80,7 @@ class Process:
             os.kill(self.process.pid, signum)
 
     def wait(self, seconds: float = SECONDS) -> Done:
-        """Waits for the end of the process; kills it and fails when that takes too long."""
+        """Waits for the process to end; kills it and fails if that takes too long."""
         self.process.join(seconds)
         if self.process.is_alive():
             self.kill()

@@ -19,8 +19,15 @@ def main(argv: list[str] | None = None) -> int:
     command = arguments.pop("command")
     try:
         names = [field.name for field in dataclasses.fields(DecayRule)]
-        rule = DecayRule(**{name: arguments.pop(name) for name in names})
-        {"preview": preview, "train": train}[command](rule, **arguments)
+        given = {name: arguments.pop(name) for name in names}
+        given = {name: value for name, value in given.items() if value is not None}
+        if command == "train":
+            given = _complete(given)
+        rule = DecayRule(**given)
+        if command == "train":
+            train(rule, **arguments)
+        else:
+            preview(rule, **arguments)
         sys.stdout.flush()
         return 0
     except BrokenPipeError:  # the reader, say `head`, has seen enough
@@ -105,11 +112,19 @@ def _add_rule(
         ("warmup_start_lr", float, "rate at which a linear warm-up starts"),
         ("n_hold_epochs", int, "number of epochs at the base rate after warm-up"),
     ]:
-        value = getattr(default or DecayRule, name, None)
+        if default is not None:
+            text += f" (default: {getattr(default, name)})"
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=kind,
-            default=value,
             required=default is None and not hasattr(DecayRule, name),
-            help=text if value is None else f"{text} (default: {value})",
+            help=text,
         )
+
+
+def _complete(given: dict[str, Any]) -> dict[str, Any]:
+    """Adds the demonstration's defaults; its ramp is part of its default warm-up."""
+    defaults = dataclasses.asdict(DEFAULT_RULE)
+    if "n_warmup_epochs" in given:
+        defaults["warmup_start_lr"] = None
+    return {**defaults, **given}

@@ -16,7 +16,7 @@ from expdecay_keras import _keras, plotting
 from expdecay_keras.callbacks import WarmupExponentialDecay
 from expdecay_keras.rule import DecayRule
 
-DEFAULT_RULE = DecayRule(0.3, 0.01, 20, n_warmup_epochs=2, warmup_start_lr=0.01)
+DEFAULT_RULE = DecayRule(0.2, 0.01, 20, n_warmup_epochs=2, warmup_start_lr=0.01)
 BATCH_SIZE = 32
 
 
@@ -65,7 +65,7 @@ def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[
                 decay,
-                tf.keras.callbacks.CSVLogger(history, append=True),
+                tf.keras.callbacks.CSVLogger(str(history), append=True),
                 _ModelSaver(run_dir / "model.keras"),
             ],
         )
@@ -108,7 +108,8 @@ def _load_callback(
     path, model = run_dir / "callback.json", run_dir / "model.keras"
     if path.exists() and not overwrite:
         saved = _load(path, lambda: json.loads(path.read_text(encoding="utf-8")))
-        found = _load(path, lambda: tf.keras.utils.deserialize_keras_object(saved))
+        deserialize = tf.keras.utils.deserialize_keras_object
+        found: WarmupExponentialDecay = _load(path, lambda: deserialize(saved))
         if repr(found) != repr(decay):
             raise RunError(
                 f"{run_dir} contains a run of another rule, {found}. Choose another "
@@ -182,7 +183,9 @@ class _ModelSaver(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         partial = self.path.with_name("partial.keras")
         # Keras 2.12 otherwise writes HDF5.
-        options = {} if _keras.IS_KERAS_3 else {"save_format": "keras_v3"}
+        options: dict[str, Any] = (
+            {} if _keras.IS_KERAS_3 else {"save_format": "keras_v3"}
+        )
         self.model.save(partial, **options)
         os.replace(partial, self.path)
 

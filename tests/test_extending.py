@@ -1,0 +1,73 @@
+"""What the README advises for runs that go on longer than planned."""
+
+import csv
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from models import build_model
+from oracle import float32_rates
+
+from expdecay_keras import (
+    DecayRule,
+    LearningRateLogger,
+    WarmupExponentialDecay,
+    WarmupExponentialSchedule,
+)
+
+# open_clip#413, nnUNet#901: a run is extended, and the rate jumps.
+
+
+def test_extended_during_the_hold(fit):
+    """Ten epochs more, all held: what has been trained stays, and no rate jumps."""
+    planned = WarmupExponentialDecay(0.1, 1e-4, 20, 2, 0.01, n_hold_epochs=8)
+    extended = WarmupExponentialDecay(0.1, 1e-4, 30, 2, 0.01, n_hold_epochs=18)
+    model = build_model()
+    with pytest.warns(UserWarning, match="stops before"):
+        rates = fit(model, [planned], epochs=10)["learning_rate"]
+    rates += fit(model, [extended], epochs=30, initial_epoch=10)["learning_rate"]
+    assert rates == float32_rates(extended.rule, range(30))
+    assert rates[:10] == float32_rates(planned.rule, range(10))
+    assert rates[20:] == float32_rates(planned.rule, range(10, 20))
+
+
+def test_extended_after_the_end(fit):
+    """From the old target, at the epoch that training resumes at, to a new one."""
+    planned = WarmupExponentialDecay(0.1, 1e-4, 20, 2)
+    extended = WarmupExponentialDecay(1e-4, 1e-6, 30, n_warmup_epochs=20)
+    model = build_model()
+    rates = fit(model, [planned], epochs=20)["learning_rate"]
+    rates += fit(model, [extended], epochs=30, initial_epoch=20)["learning_rate"]
+    assert len(rates) == 30
+    assert rates[19] == rates[20] == float(np.float32(1e-4))
+    assert rates[29] == float(np.float32(1e-6))
+    assert all(later <= earlier for earlier, later in zip(rates, rates[1:]))
+
+
+def test_more_epochs_alone_make_the_rate_jump():
+    rates = [DecayRule(0.1, 1e-5, n_epochs).rates(5) for n_epochs in (10, 20)]
+    assert [f"{rate:.2g}" for rate in rates] == ["0.0006", "0.0089"]
+
+
+def test_steps_per_epoch_are_the_batches_trained_on():
+    # Of 40 rows a quarter is kept for validation; the last batch is not full.
+    x, y = np.ones((40, 3), "float32"), np.ones((40, 2), "float32")
+    schedule = WarmupExponentialSchedule(0.1, 1e-3, 4, steps_per_epoch=8)
+    model = build_model(tf.keras.optimizers.SGD(schedule))
+    options = {"epochs": 4, "batch_size": 4, "validation_split": 0.25, "verbose": 0}
+    history = model.fit(x, y, callbacks=[LearningRateLogger()], **options).history
+    assert history["learning_rate"] == float32_rates(schedule.rule, range(4))
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["logger-last", "logger-first"])
+def test_csv_logger_stands_after_the_callback(order, model, data, tmp_path):
+    # keras#21173: without validation data CSVLogger adds `val_` columns.
+    logger = tf.keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    listed = [WarmupExponentialDecay(0.1, 0.001, 3), logger][::order]
+    model.fit(*data, epochs=3, verbose=0, callbacks=listed, validation_data=data)
+    with (tmp_path / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert ("learning_rate" in rows[0]) == (order == 1)
+    if order == 1:
+        rates = [float(row["learning_rate"]) for row in rows]
+        assert rates == model.history.history["learning_rate"]
