@@ -13,7 +13,7 @@ from expdecay_keras.plotting import plot_learning_rate
 from expdecay_keras.rule import DecayRule
 from expdecay_keras.schedule import WarmupExponentialSchedule, make_lr_scheduler
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 __all__ = [
     "DecayRule",
     "LearningRateLogger",

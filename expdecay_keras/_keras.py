@@ -73,7 +73,7 @@ def is_settable(optimizer: Any) -> bool:
 def learning_rate(optimizer: Any) -> float:
     """Returns the rate of the optimizer's next step."""
     if IS_KERAS_3:
-        return float(tf.keras.ops.convert_to_tensor(optimizer.learning_rate))
+        return float(_number(optimizer.learning_rate))
     if _has_decay(optimizer):
         rate = optimizer._decayed_lr(tf.float32)
     else:
@@ -102,8 +102,15 @@ def count_steps(optimizer: Any) -> int:
     Under gradient accumulation that counts batches; `optimizer.iterations`, updates.
     """
     if IS_KERAS_3:
-        return int(tf.keras.ops.convert_to_tensor(optimizer.variables[0]))
+        return int(_number(optimizer.variables[0]))
     return int(tf.keras.backend.get_value(optimizer.iterations))
+
+
+def _number(value: Any) -> Any:
+    """Returns a scalar variable or tensor of Keras 3 as a Python number."""
+    if BACKEND == "tensorflow":
+        return tf.convert_to_tensor(value).numpy().item()
+    return tf.keras.ops.convert_to_tensor(value).item()
 
 
 def _keras_2_rate(optimizer: Any) -> Any:

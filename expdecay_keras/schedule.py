@@ -170,6 +170,8 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
                 steps_per_rate = self.steps_per_epoch if self.staircase else 1
                 return _keras.look_up(self._rates, step, steps_per_rate)
             step = _keras.as_int64(step)
+            if tf.executing_eagerly():
+                step = step.numpy()  # NumPy takes less time than op by op
             if self.staircase:
                 epoch = step // self.steps_per_epoch
             else:

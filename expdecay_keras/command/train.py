@@ -146,14 +146,18 @@ def _load_model(path: Path) -> Any:
     """Returns the saved model, or a new one if there is none."""
     if path.exists():
         return _load(path, lambda: tf.keras.models.load_model(path))
-    model = tf.keras.Sequential(
-        [
-            tf.keras.Input((64,)),
-            tf.keras.layers.Rescaling(1 / 16),
-            tf.keras.layers.Dense(64, activation="relu"),
-            tf.keras.layers.Dense(10),
-        ]
-    )
+    return build_model()
+
+
+def build_model() -> Any:
+    """Returns the network that the command trains, compiled."""
+    layers = [
+        tf.keras.Input((64,)),
+        tf.keras.layers.Rescaling(1 / 16),
+        tf.keras.layers.Dense(64, activation="relu"),
+        tf.keras.layers.Dense(10),
+    ]
+    model = tf.keras.Sequential(layers)
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(tf.keras.optimizers.SGD(momentum=0.9), loss, metrics=["accuracy"])
     return model
