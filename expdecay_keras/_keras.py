@@ -53,6 +53,11 @@ def is_loss_scaled(model: Any) -> bool:
     return hasattr(model.optimizer, "inner_optimizer")
 
 
+def can_resume_inside_epoch(model: Any) -> bool:
+    """Whether `BackupAndRestore` is at work, which resumes at the batch in Keras 2."""
+    return not IS_KERAS_3 and getattr(model, "_training_state", None) is not None
+
+
 def schedule(optimizer: Any) -> Any:
     """Returns the LearningRateSchedule that the optimizer evaluates, or None."""
     if IS_KERAS_3:

@@ -327,7 +327,7 @@ class LearningRateLogger(_RateCallback):
         elif step < epoch * steps_per_epoch:
             found = f"is behind epoch index {epoch}, at which `fit` starts"
             wanted, target = "move it there", epoch
-        elif step % steps_per_epoch:
+        elif step % steps_per_epoch and not _keras.can_resume_inside_epoch(self.model):
             found = "is inside an epoch, not at its first step"
             target = max(epoch, step // steps_per_epoch)
             wanted = f"move it to the start of epoch index {target}"

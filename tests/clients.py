@@ -49,7 +49,9 @@ def planned():
 
 # A model to train, and the callback that logs its rate.
 TRAINED = [(build, decay), (planned, LearningRateLogger)]
-by_both = pytest.mark.parametrize("make, callback", TRAINED, ids=["callback", "schedule"])
+by_both = pytest.mark.parametrize(
+    "make, callback", TRAINED, ids=["callback", "schedule"]
+)
 
 
 def test_keras_tuner_hands_every_trial_a_callback_of_its_own(tmp_path):
@@ -96,7 +98,9 @@ def test_scikeras_clones_the_callback():
     )
     rates = routed.fit(X, Y).history_["learning_rate"]
     assert rates == float32_rates(decay(0.5).rule, range(5))
-    searched = GridSearchCV(classifier, {"optimizer__momentum": [0.0, 0.5]}, cv=2, error_score="raise")
+    searched = GridSearchCV(
+        classifier, {"optimizer__momentum": [0.0, 0.5]}, cv=2, error_score="raise"
+    )
     assert searched.fit(X, Y).best_estimator_.history_["learning_rate"] == RATES
 
 
@@ -108,7 +112,9 @@ def test_mlflow_autolog(make, callback, tmp_path, monkeypatch):
     try:
         with mlflow.start_run() as run:
             make().fit(X, Y, callbacks=[callback()], **FIT)
-        stored = mlflow.MlflowClient().get_metric_history(run.info.run_id, "learning_rate")
+        stored = mlflow.MlflowClient().get_metric_history(
+            run.info.run_id, "learning_rate"
+        )
     finally:
         mlflow.tensorflow.autolog(disable=True)
     assert [(seen.step, seen.value) for seen in stored] == list(enumerate(RATES))
@@ -125,7 +131,9 @@ def test_optuna_prunes_and_keeps_the_rates(tmp_path):
         return history["loss"][-1]
 
     sampler = optuna.samplers.RandomSampler(seed=0)
-    optuna.create_study(storage=storage, study_name="rates", sampler=sampler).optimize(objective, 3)
+    optuna.create_study(storage=storage, study_name="rates", sampler=sampler).optimize(
+        objective, 3
+    )
     trials = optuna.load_study(study_name="rates", storage=storage).trials
     assert len(trials) == 3
     for trial in trials:
@@ -143,7 +151,10 @@ def wandb_rates(tmp_path, monkeypatch, model, *callbacks):
         stored.append(run.summary["epoch/learning_rate"])
 
     with wandb.init(dir=str(tmp_path), mode="offline") as run:
-        metrics, reader = WandbMetricsLogger(), tf.keras.callbacks.LambdaCallback(on_epoch_end=read)
+        metrics, reader = (
+            WandbMetricsLogger(),
+            tf.keras.callbacks.LambdaCallback(on_epoch_end=read),
+        )
         listed = [metrics if callback is None else callback for callback in callbacks]
         model.fit(X, Y, callbacks=[*listed, reader], **FIT)
     return stored
@@ -167,7 +178,9 @@ def test_wandb_stores_the_next_epochs_rate_of_a_schedule(first, tmp_path, monkey
 def test_dvclive(make, callback, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     live = dvclive.Live("live", dvcyaml=None, save_dvc_exp=False)
-    make().fit(X, Y, callbacks=[callback(), dvclive.keras.DVCLiveCallback(live=live)], **FIT)
+    make().fit(
+        X, Y, callbacks=[callback(), dvclive.keras.DVCLiveCallback(live=live)], **FIT
+    )
     rows = dvclive.utils.parse_tsv("live/plots/metrics/train/learning_rate.tsv")
     assert [float(row["learning_rate"]) for row in rows] == RATES
     metrics = json.loads((tmp_path / "live" / "metrics.json").read_text())
@@ -177,6 +190,12 @@ def test_dvclive(make, callback, tmp_path, monkeypatch):
 def test_a_callback_that_stands_before_ours_finds_no_rate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     live = dvclive.Live("live", dvcyaml=None, save_dvc_exp=False)
-    build().fit(X, Y, callbacks=[dvclive.keras.DVCLiveCallback(live=live), decay()], **FIT)
-    assert not (tmp_path / "live" / "plots" / "metrics" / "train" / "learning_rate.tsv").exists()
-    assert np.isfinite(json.loads((tmp_path / "live" / "metrics.json").read_text())["train"]["loss"])
+    build().fit(
+        X, Y, callbacks=[dvclive.keras.DVCLiveCallback(live=live), decay()], **FIT
+    )
+    assert not (
+        tmp_path / "live" / "plots" / "metrics" / "train" / "learning_rate.tsv"
+    ).exists()
+    assert np.isfinite(
+        json.loads((tmp_path / "live" / "metrics.json").read_text())["train"]["loss"]
+    )

@@ -1,14 +1,13 @@
-"""Illegal arguments: every kind of them once, and each face of the rule with some drawn at random."""
+"""Illegal arguments, each with the whole message of its error."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import illegal_arguments
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
+from strategies import illegal_arguments
 
 from expdecay_keras import (
     DecayRule,
-    LearningRateLogger,
     LearningRateTensorBoard,
     WarmupExponentialDecay,
     WarmupExponentialSchedule,
@@ -16,184 +15,184 @@ from expdecay_keras import (
 )
 
 LEGAL = {"base_lr": 0.1, "target_lr": 0.01, "n_epochs": 9, "n_warmup_epochs": 3}
-NUMBER = "must be a finite number > 0"
+REAL = "must be a real number"
+POSITIVE = "must be a finite number > 0"
+NOT_NEGATIVE = "must be a finite number >= 0"
 NORMAL = "must be normal in float32 (1.1754944e-38 to 3.4028234e+38)"
+INTEGER = "must be an integer"
+FROM_0 = "must be from 0 to 9007199254740992"
+FROM_1 = "must be from 1 to 9007199254740992"
+FROM_2 = "must be from 2 to 9007199254740992"
 ENOUGH = (
-    "must be at least n_warmup_epochs + n_hold_epochs + 2, one epoch at base_lr and one at target_lr"
+    "must be at least n_warmup_epochs + n_hold_epochs + 2, "
+    "one epoch at base_lr and one at target_lr"
 )
+NOT_ENOUGH = f"Argument `n_epochs` {ENOUGH}. Received: n_epochs=4, n_warmup_epochs=3"
+
+
+def ids(rows):
+    return [f"{name}={value!r:.20}" for *_, name, value, _, _ in rows]
+
+
+def assert_refused(function, arguments, name, error, constraint):
+    with pytest.raises(error) as raised:
+        function(**arguments)
+    received = f"{name}={arguments[name]!r}"
+    assert str(raised.value) == f"Argument `{name}` {constraint}. Received: {received}"
+
+
+# DecayRule
+
 ILLEGAL = [
-    ("base_lr", 0.0, ValueError, NUMBER),
-    ("base_lr", -0.1, ValueError, NUMBER),
-    ("base_lr", float("nan"), ValueError, NUMBER),
-    ("base_lr", 10**400, ValueError, NUMBER),
+    ("base_lr", 0.0, ValueError, POSITIVE),
+    ("base_lr", -0.1, ValueError, POSITIVE),
+    ("base_lr", float("nan"), ValueError, POSITIVE),
+    ("base_lr", float("inf"), ValueError, POSITIVE),
+    ("base_lr", 10**400, ValueError, POSITIVE),
     ("base_lr", 1e-38, ValueError, NORMAL),
     ("base_lr", 3.5e38, ValueError, NORMAL),
-    ("base_lr", "0.1", TypeError, "must be a real number"),
-    ("base_lr", True, TypeError, "must be a real number"),
-    ("base_lr", 1j, TypeError, "must be a real number"),
-    ("base_lr", None, TypeError, "must be a real number"),
-    ("base_lr", np.array(0.1), TypeError, "must be a real number"),
-    ("base_lr", tf.constant(0.1), TypeError, "must be a real number"),
-    ("base_lr", np.bool_(True), TypeError, "must be a real number"),
-    ("target_lr", float("inf"), ValueError, NUMBER),
-    ("target_lr", [0.1], TypeError, "must be a real number"),
-    ("n_epochs", 1, ValueError, "must be from 2 to 9007199254740992"),
-    ("n_epochs", -1, ValueError, "must be from 2 to 9007199254740992"),
-    ("n_epochs", 2**53 + 1, ValueError, "must be from 2 to 9007199254740992"),
-    ("n_epochs", 5.0, TypeError, "must be an integer"),
-    ("n_epochs", True, TypeError, "must be an integer"),
-    ("n_epochs", "5", TypeError, "must be an integer"),
-    ("n_epochs", None, TypeError, "must be an integer"),
-    ("n_warmup_epochs", -1, ValueError, "must be from 0 to 9007199254740992"),
-    ("n_warmup_epochs", 1.0, TypeError, "must be an integer"),
-    ("n_warmup_epochs", np.array(1), TypeError, "must be an integer"),
-    ("n_hold_epochs", -1, ValueError, "must be from 0 to 9007199254740992"),
-    ("n_hold_epochs", 1.0, TypeError, "must be an integer"),
-    ("n_hold_epochs", True, TypeError, "must be an integer"),
-    ("warmup_start_lr", -0.1, ValueError, "must be a finite number >= 0"),
-    ("warmup_start_lr", float("nan"), ValueError, "must be a finite number >= 0"),
+    ("base_lr", "0.1", TypeError, REAL),
+    ("base_lr", True, TypeError, REAL),
+    ("base_lr", np.bool_(True), TypeError, REAL),
+    ("base_lr", 1j, TypeError, REAL),
+    ("base_lr", None, TypeError, REAL),
+    ("base_lr", np.array(0.1), TypeError, REAL),
+    ("base_lr", tf.constant(0.1), TypeError, REAL),
+    ("target_lr", 0.0, ValueError, POSITIVE),
+    ("target_lr", [0.1], TypeError, REAL),
+    ("n_epochs", 1, ValueError, FROM_2),
+    ("n_epochs", 2**53 + 1, ValueError, FROM_2),
+    ("n_epochs", 5.0, TypeError, INTEGER),
+    ("n_epochs", True, TypeError, INTEGER),
+    ("n_epochs", "5", TypeError, INTEGER),
+    ("n_epochs", None, TypeError, INTEGER),
+    ("n_epochs", np.array(5), TypeError, INTEGER),
+    ("n_warmup_epochs", -1, ValueError, FROM_0),
+    ("n_warmup_epochs", 1.0, TypeError, INTEGER),
+    ("warmup_start_lr", -0.1, ValueError, NOT_NEGATIVE),
+    ("warmup_start_lr", float("nan"), ValueError, NOT_NEGATIVE),
     ("warmup_start_lr", 1e-45, ValueError, NORMAL),
-    ("warmup_start_lr", False, TypeError, "must be a real number"),
-    ("warmup_start_lr", "0", TypeError, "must be a real number"),
+    ("warmup_start_lr", False, TypeError, REAL),
+    ("n_hold_epochs", -1, ValueError, FROM_0),
+    ("n_hold_epochs", 1.0, TypeError, INTEGER),
 ]
+
+
+@pytest.mark.parametrize("name, value, error, constraint", ILLEGAL, ids=ids(ILLEGAL))
+def test_illegal_argument(name, value, error, constraint):
+    assert_refused(DecayRule, {**LEGAL, name: value}, name, error, constraint)
 
 
 @pytest.mark.parametrize(
-    "name, value, error, constraint", ILLEGAL, ids=[f"{row[0]}={row[1]!r:.20}" for row in ILLEGAL]
+    "arguments, message",
+    [
+        pytest.param({"n_epochs": 4}, NOT_ENOUGH, id="no epoch is left to decay"),
+        pytest.param(
+            {"n_hold_epochs": 5},
+            f"Argument `n_epochs` {ENOUGH}. "
+            "Received: n_epochs=9, n_warmup_epochs=3, n_hold_epochs=5",
+            id="no epoch is left after the hold",
+        ),
+        pytest.param(
+            {"n_warmup_epochs": 0, "warmup_start_lr": 0.05},
+            "Argument `warmup_start_lr` needs `n_warmup_epochs` >= 1. "
+            "Received: warmup_start_lr=0.05, n_warmup_epochs=0",
+            id="a ramp without warm-up",
+        ),
+    ],
 )
-def test_illegal_argument(name, value, error, constraint):
-    with pytest.raises(error) as raised:
-        DecayRule(**{**LEGAL, name: value})
-    assert str(raised.value) == f"Argument `{name}` {constraint}. Received: {name}={value!r}"
-
-
-DISAGREEING = [
-    ({"n_epochs": 4}, f"Argument `n_epochs` {ENOUGH}. Received: n_epochs=4, n_warmup_epochs=3"),
-    ({"n_warmup_epochs": 8}, f"Argument `n_epochs` {ENOUGH}. Received: n_epochs=9, n_warmup_epochs=8"),
-    (
-        {"n_hold_epochs": 5},
-        f"Argument `n_epochs` {ENOUGH}. Received: n_epochs=9, n_warmup_epochs=3, n_hold_epochs=5",
-    ),
-    (
-        {"n_warmup_epochs": 0, "warmup_start_lr": 0.05},
-        "Argument `warmup_start_lr` needs `n_warmup_epochs` >= 1. "
-        "Received: warmup_start_lr=0.05, n_warmup_epochs=0",
-    ),
-]
-
-
-@pytest.mark.parametrize("arguments, message", DISAGREEING)
 def test_arguments_that_disagree(arguments, message):
     with pytest.raises(ValueError) as raised:
         DecayRule(**{**LEGAL, **arguments})
     assert str(raised.value) == message
 
 
-FACES = {
-    "rule": DecayRule,
-    "callback": WarmupExponentialDecay,
-    "callback's config": lambda **arguments: WarmupExponentialDecay.from_config(arguments),
-    "schedule": lambda **arguments: WarmupExponentialSchedule(**arguments, steps_per_epoch=1),
-    "schedule's config": lambda **arguments: WarmupExponentialSchedule.from_config(
-        {**arguments, "steps_per_epoch": 1}
-    ),
-    "function": lambda warmup_start_lr=None, n_hold_epochs=0, **arguments: make_lr_scheduler(
-        **arguments
-    ),
-}
+def test_as_many_epochs_as_warmup_and_hold_need_are_legal():
+    rule = DecayRule(**{**LEGAL, "n_hold_epochs": 4})
+    assert rule.rates([7, 8]).tolist() == [0.1, 0.01]
 
 
-@pytest.mark.parametrize("face", FACES)
-def test_every_face_says_what_the_rule_says(face):
-    with pytest.raises(ValueError) as raised:
-        FACES[face](**{**LEGAL, "n_epochs": 4})
-    assert str(raised.value) == DISAGREEING[0][1]
-    with pytest.raises(TypeError) as raised:
-        FACES[face](**{**LEGAL, "target_lr": "0.1"})
-    assert str(raised.value) == "Argument `target_lr` must be a real number. Received: target_lr='0.1'"
+@given(illegal_arguments())
+@settings(max_examples=200)
+def test_illegal_arguments_at_random(drawn):
+    arguments, name, error = drawn
+    with pytest.raises(error) as raised:
+        DecayRule(**arguments)
+    message = str(raised.value)
+    assert message.startswith(f"Argument `{name}` must be ")
+    assert message.endswith(f". Received: {name}={arguments[name]!r}")
 
 
 @pytest.mark.parametrize(
-    "n_draws", [pytest.param(50, id="some"), pytest.param(10_000, id="many", marks=pytest.mark.long)]
+    "epoch",
+    [
+        pytest.param(True, id="bool"),
+        pytest.param("3", id="string"),
+        pytest.param([1j], id="complex"),
+        pytest.param(None, id="object"),
+        pytest.param(tf.constant(True), id="bool tensor"),
+        pytest.param(tf.constant("3"), id="string tensor"),
+        pytest.param(tf.constant(1j), id="complex tensor"),
+    ],
 )
-@pytest.mark.parametrize("face", FACES)
-def test_illegal_arguments_at_random(face, n_draws):
-    @given(illegal_arguments())
-    @settings(
-        max_examples=n_draws,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-        print_blob=True,
-    )
-    def check(drawn):
-        arguments, name, error = drawn
-        if face == "function":
-            if name in ("warmup_start_lr", "n_hold_epochs"):
-                return
-            if name == "n_epochs" and error is ValueError:
-                arguments["n_warmup_epochs"] += arguments["n_hold_epochs"]
-        with pytest.raises(error) as raised:
-            FACES[face](**arguments)
-        assert type(raised.value) is error
-        message = str(raised.value)
-        assert message.startswith(f"Argument `{name}` ")
-        assert f"Received: {name}={arguments[name]!r}" in message
-
-    check()
+def test_illegal_epoch(epoch):
+    with pytest.raises(TypeError) as raised:
+        DecayRule(**LEGAL).learning_rate(epoch)
+    message = f"Argument `epoch` must be real numbers. Received: epoch={epoch!r}"
+    assert str(raised.value) == message
 
 
-OTHERS = [
-    (WarmupExponentialDecay, "verbose", 2, ValueError, "must be from 0 to 1"),
-    (WarmupExponentialDecay, "verbose", -1, ValueError, "must be from 0 to 1"),
-    (WarmupExponentialDecay, "verbose", "1", TypeError, "must be an integer"),
-    (WarmupExponentialSchedule, "steps_per_epoch", 0, ValueError, f"must be from 1 to {2**53}"),
-    (WarmupExponentialSchedule, "steps_per_epoch", 4.0, TypeError, "must be an integer"),
-    (WarmupExponentialSchedule, "steps_per_epoch", True, TypeError, "must be an integer"),
-    (WarmupExponentialSchedule, "staircase", 1, TypeError, "must be a bool"),
-    (WarmupExponentialSchedule, "staircase", None, TypeError, "must be a bool"),
-    (WarmupExponentialSchedule, "name", None, TypeError, "must be a str"),
-    (LearningRateTensorBoard, "log_dir", 1, TypeError, "must be a path"),
-    (LearningRateTensorBoard, "log_dir", None, TypeError, "must be a path"),
-    (LearningRateTensorBoard, "update_freq", "epoch", TypeError, "must be an integer"),
-    (LearningRateTensorBoard, "update_freq", 1.0, TypeError, "must be an integer"),
-    (LearningRateTensorBoard, "update_freq", 0, ValueError, f"must be from 1 to {2**53}"),
-]
+@pytest.mark.parametrize("dtype", ["int32", "bool", "complex64"])
+def test_illegal_dtype(dtype):
+    with pytest.raises(TypeError) as raised:
+        DecayRule(**LEGAL).learning_rate(1, dtype)
+    message = f"Argument `dtype` must be floating. Received: dtype={dtype!r}"
+    assert str(raised.value) == message
+
+
+# What is made with a rule's arguments
+
+
 REQUIRED = {
     WarmupExponentialDecay: LEGAL,
+    make_lr_scheduler: LEGAL,
     WarmupExponentialSchedule: {**LEGAL, "steps_per_epoch": 4},
     LearningRateTensorBoard: {"log_dir": "logs"},
 }
 
 
 @pytest.mark.parametrize(
-    "kind, name, value, error, constraint", OTHERS, ids=[f"{row[1]}={row[2]!r}" for row in OTHERS]
+    "function", [WarmupExponentialDecay, WarmupExponentialSchedule, make_lr_scheduler]
 )
-def test_illegal_argument_of_one_class(kind, name, value, error, constraint):
-    with pytest.raises(error) as raised:
-        kind.from_config({**REQUIRED[kind], name: value})
-    assert str(raised.value) == f"Argument `{name}` {constraint}. Received: {name}={value!r}"
+def test_the_rule_checks_its_arguments(function):
+    arguments = {**REQUIRED[function], "n_epochs": 4}
+    with pytest.raises(ValueError) as raised:
+        function(**arguments)
+    assert str(raised.value) == NOT_ENOUGH
 
 
-@pytest.mark.parametrize("kind", [*REQUIRED, LearningRateLogger])
-def test_a_config_with_an_unknown_key_names_it(kind):
-    with pytest.raises(TypeError, match="unexpected keyword argument 'momentum'"):
-        kind.from_config({"momentum": 0.9})
+FROM_1_TO_INT32 = "must be from 1 to 2147483647"
+ILLEGAL_OTHERS = [
+    (WarmupExponentialDecay, "verbose", 2, ValueError, "must be from 0 to 1"),
+    (WarmupExponentialDecay, "verbose", -1, ValueError, "must be from 0 to 1"),
+    (WarmupExponentialDecay, "verbose", "1", TypeError, INTEGER),
+    (WarmupExponentialSchedule, "steps_per_epoch", 0, ValueError, FROM_1_TO_INT32),
+    (WarmupExponentialSchedule, "steps_per_epoch", 2**31, ValueError, FROM_1_TO_INT32),
+    (WarmupExponentialSchedule, "steps_per_epoch", 4.0, TypeError, INTEGER),
+    (WarmupExponentialSchedule, "steps_per_epoch", True, TypeError, INTEGER),
+    (WarmupExponentialSchedule, "staircase", 1, TypeError, "must be a bool"),
+    (WarmupExponentialSchedule, "staircase", None, TypeError, "must be a bool"),
+    (WarmupExponentialSchedule, "name", None, TypeError, "must be a str"),
+    (LearningRateTensorBoard, "log_dir", None, TypeError, "must be a path"),
+    (LearningRateTensorBoard, "update_freq", "epoch", TypeError, INTEGER),
+    (LearningRateTensorBoard, "update_freq", 1.0, TypeError, INTEGER),
+    (LearningRateTensorBoard, "update_freq", 0, ValueError, FROM_1),
+]
 
 
 @pytest.mark.parametrize(
-    "kind, key",
-    [
-        *(
-            (kind, key)
-            for kind in REQUIRED
-            for key in ("base_lr", "target_lr", "n_epochs")
-            if kind is not LearningRateTensorBoard
-        ),
-        (WarmupExponentialSchedule, "steps_per_epoch"),
-        (LearningRateTensorBoard, "log_dir"),
-    ],
+    "cls, name, value, error, constraint", ILLEGAL_OTHERS, ids=ids(ILLEGAL_OTHERS)
 )
-def test_a_config_with_a_missing_key_names_it(kind, key):
-    config = {name: value for name, value in REQUIRED[kind].items() if name != key}
-    with pytest.raises(TypeError, match=f"missing 1 required .*argument: '{key}'"):
-        kind.from_config(config)
+def test_illegal_argument_of_one_class(cls, name, value, error, constraint):
+    arguments = {**REQUIRED[cls], name: value}
+    assert_refused(cls, arguments, name, error, constraint)

@@ -8,7 +8,13 @@ from conftest import IS_KERAS_3, KERAS_VERSION, float32_rates
 
 from expdecay_keras import DecayRule
 
-RULE = {"base_lr": 0.1, "target_lr": 1e-3, "n_epochs": 5, "n_warmup_epochs": 1, "warmup_start_lr": 0.02}
+RULE = {
+    "base_lr": 0.1,
+    "target_lr": 1e-3,
+    "n_epochs": 5,
+    "n_warmup_epochs": 1,
+    "warmup_start_lr": 0.02,
+}
 # Prints a line of JSON: the rates in the history by callback and by the logger over the schedule.
 TRAIN = """
 import json, sys
@@ -47,19 +53,25 @@ assert strategy.num_replicas_in_sync == 2
 
 
 def train(start, strategy, *names, **environment):
-    return start(TRAIN.replace("STRATEGY", strategy), json.dumps(RULE), *names, **environment)
+    return start(
+        TRAIN.replace("STRATEGY", strategy), json.dumps(RULE), *names, **environment
+    )
 
 
 def assert_rates(done, *names):
     assert done.status == 0, done.stderr
     expected = float32_rates(DecayRule(**RULE), range(5))
-    assert json.loads(done.stdout.splitlines()[-1]) == {name: expected for name in names}
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        name: expected for name in names
+    }
 
 
 @pytest.mark.parametrize("name", ["callback", "schedule"])
 def test_mirrored_strategy(name, start):
     if name == "schedule" and IS_KERAS_3 and KERAS_VERSION < (3, 3):
-        pytest.skip("before 3.3 Keras 3 trains no optimizer with any schedule under MirroredStrategy")
+        pytest.skip(
+            "before 3.3 Keras 3 trains no optimizer with any schedule under MirroredStrategy"
+        )
     assert_rates(train(start, MIRRORED, name).wait(), name)
 
 
@@ -72,8 +84,13 @@ def test_two_processes_of_a_multi_worker_mirrored_strategy(start):
     names = ("callback", "schedule")
     processes = []
     for index in range(2):
-        config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        processes.append(train(start, MULTI_WORKER, *names, TF_CONFIG=json.dumps(config)))
+        config = {
+            "cluster": {"worker": workers},
+            "task": {"type": "worker", "index": index},
+        }
+        processes.append(
+            train(start, MULTI_WORKER, *names, TF_CONFIG=json.dumps(config))
+        )
     try:
         for process in processes:
             assert_rates(process.wait(), *names)

@@ -1,10 +1,12 @@
-"""Several threads at once: evaluation, and two trainings."""
+"""Several threads at once: evaluation, and trainings."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
-from conftest import build_model, float32_rates
+from models import build_model
+from oracle import float32_rates
+from releases import needs_tensorflow
 
 from expdecay_keras import (
     DecayRule,
@@ -13,38 +15,43 @@ from expdecay_keras import (
     WarmupExponentialSchedule,
 )
 
-RULE = {"base_lr": 0.1, "target_lr": 1e-4, "n_epochs": 5000, "n_warmup_epochs": 7}
 
-
-def in_threads(functions):
-    with ThreadPoolExecutor(len(functions)) as pool:
-        return [future.result() for future in [pool.submit(function) for function in functions]]
-
-
-def test_one_rule_and_one_schedule_in_many_threads():
-    rule = DecayRule(**RULE)
-    schedule = WarmupExponentialSchedule(**RULE, steps_per_epoch=3)
+@needs_tensorflow
+def test_a_rule_and_a_schedule_are_evaluated_in_many_threads():
+    arguments = (0.1, 1e-4, 5000, 7)
+    rule = DecayRule(*arguments)
+    schedule = WarmupExponentialSchedule(*arguments, steps_per_epoch=3)
     compiled = tf.function(schedule)
-    epochs = np.random.default_rng(0).integers(0, 5000, (8, 50))
-    functions = [
-        lambda row=row, rate=rate, n=n: [float(rate(tf.constant(epoch * n))) for epoch in row]
-        for row in epochs
-        for rate, n in ((rule.learning_rate, 1), (schedule, 3), (compiled, 3))
-    ]
-    expected = [float32_rates(rule, row) for row in epochs for _ in range(3)]
-    assert in_threads(functions) == expected
 
-
-def test_two_models_trained_at_once(fit):
-    schedule = WarmupExponentialSchedule(0.05, 1e-3, 20, steps_per_epoch=1)
-    decays = [WarmupExponentialDecay(0.1, 1e-4, 20, 3), WarmupExponentialDecay(1e-5, 1e-2, 20, 0)]
-    models = [build_model(), build_model(), build_model(tf.keras.optimizers.SGD(schedule))]
-    callbacks = [*decays, LearningRateLogger()]
-    histories = in_threads(
-        [
-            lambda model=model, callback=callback: fit(model, [callback], epochs=20)
-            for model, callback in zip(models, callbacks)
+    def evaluate(epochs):
+        return [
+            (
+                float(rule.learning_rate(tf.constant(epoch))),
+                float(schedule(tf.constant(3 * epoch))),
+                float(compiled(tf.constant(3 * epoch))),
+            )
+            for epoch in epochs
         ]
-    )
-    for history, rule in zip(histories, [decays[0].rule, decays[1].rule, schedule.rule]):
-        assert history["learning_rate"] == float32_rates(rule, range(20))
+
+    parts = np.random.default_rng(0).integers(0, 5000, (8, 50))
+    with ThreadPoolExecutor(len(parts)) as pool:
+        results = list(pool.map(evaluate, parts))
+    for epochs, rates in zip(parts, results, strict=True):
+        assert rates == [(rate, rate, rate) for rate in float32_rates(rule, epochs)]
+
+
+def test_models_are_trained_in_several_threads(fit):
+    falling = WarmupExponentialDecay(0.1, 1e-4, 20, 3)
+    rising = WarmupExponentialDecay(1e-5, 1e-2, 20)
+    schedule = WarmupExponentialSchedule(0.05, 1e-3, 20, steps_per_epoch=1)
+    scheduled = build_model(tf.keras.optimizers.SGD(schedule))
+    models = [build_model(), build_model(), scheduled]
+    callbacks = [falling, rising, LearningRateLogger()]
+
+    def train(model, callback):
+        return fit(model, [callback], epochs=20)["learning_rate"]
+
+    with ThreadPoolExecutor(len(models)) as pool:
+        results = list(pool.map(train, models, callbacks))
+    rules = [falling.rule, rising.rule, schedule.rule]
+    assert results == [float32_rates(rule, range(20)) for rule in rules]

@@ -197,8 +197,8 @@ def test_a_schedule_inside_an_epoch():
     (message,) = position(model, 2)
     assert message == (
         "The schedule is inside an epoch, not at its first step: the optimizer has "
-        f"made {count} steps, and the schedule has 20 (n_epochs=5, steps_per_epoch=4). To "
-        "move it to the start of epoch index 2: optimizer.variables[0].assign(8)."
+        f"made {count} steps, and the schedule has 20 (n_epochs=5, steps_per_epoch=4). "
+        "To move it to the start of epoch index 2: optimizer.variables[0].assign(8)."
     )
     assert_recipe_helps(model, message, 2)
 
@@ -467,6 +467,19 @@ def test_interrupted_during_validation_and_resumed(planned, tmp_path):
         run(InterruptValidation())
     # The first releases of Keras 3 restore the weights, but not the epoch.
     assert run() == RATES[1:]
+
+
+@pytest.mark.skipif(IS_KERAS_3, reason="Keras 3 starts the epoch again")
+def test_keras_2_resumes_inside_an_epoch(tmp_path):
+    def run(*others):
+        backup = callbacks.BackupAndRestore(str(tmp_path / "backup"), save_freq=2)
+        model = scheduled()
+        return train(model, LearningRateLogger(), backup, *others), model
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupt(11))
+    rates, model = run()
+    assert rates == RATES[2:] and int(model.optimizer.iterations.numpy()) == 20
 
 
 @pytest.mark.parametrize("planned", [False, True], ids=["callback", "schedule"])
