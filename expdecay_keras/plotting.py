@@ -6,7 +6,7 @@ import csv
 import importlib.util
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -88,8 +88,8 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
 def _curves(source: Any) -> Iterator[_Curve]:
     """Yields what is to be drawn of one argument."""
     if isinstance(source, (str, os.PathLike)):
-        name = os.path.basename(os.fspath(source))
-        yield from _logged_curves(name, _read_csv(source))
+        label = f"history {os.path.basename(os.fspath(source))}"
+        yield from _logged_curves(label, _read_csv(source))
     elif isinstance(source, tf.keras.callbacks.History):
         columns = {**source.history, "epoch": getattr(source, "epoch", [])}
         yield from _logged_curves("history", columns)
@@ -120,43 +120,52 @@ def _rule_curve(source: Any) -> _Curve:
     return _Curve(label, epochs, rule.rates(epochs), is_stepped, rule)
 
 
-def _read_csv(path: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Returns the columns of a file that CSVLogger wrote, or may still be writing."""
-    with open(path, newline="", encoding="utf-8") as file:
+def _read_csv(path: str | os.PathLike[str]) -> dict[str, list[float]]:
+    """Returns the columns to draw of a file that CSVLogger wrote, or is writing."""
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
         lines = file.read().splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         del lines[-1]  # half written
     header, *rows = list(csv.reader(lines)) or [[]]
+    names = [name for name in ["epoch", *_rate_names(header)] if name in header]
+    columns: dict[str, list[float]] = {name: [] for name in names}
     for number, row in enumerate(rows, start=2):
+        where = f"{os.fspath(path)}, line {number}"
         if len(row) != len(header):
             raise ValueError(
-                f"{os.fspath(path)}, line {number}: {len(row)} values for the "
-                f"{len(header)} columns of the header"
+                f"{where}: {len(row)} values, but {len(header)} columns in the header"
             )
-        if row == header:
-            raise ValueError(f"{os.fspath(path)}, line {number}: the header again")
-    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
+        values = dict(zip(header, row, strict=True))
+        for name, column in columns.items():
+            try:
+                column.append(_number(values[name]))
+            except ValueError as error:
+                raise ValueError(f"{where}, {name}: {error}") from error
+    return columns
+
+
+def _rate_names(names: Iterable[str]) -> list[str]:
+    """Returns the names of learning rates; Keras 2 itself logs `lr`."""
+    return [n for n in names if n == "lr" or n.startswith("learning_rate")]
 
 
 def _logged_curves(label: str, columns: dict[str, Any]) -> Iterator[_Curve]:
     """Yields the curve of each learning rate in the columns of a history."""
-    names = [name for name in columns if name.startswith("learning_rate")]
-    if not names and "lr" in columns:  # what Keras 2 itself logs
-        names = ["lr"]
-    if not names or not columns.get("epoch"):
-        raise ValueError(
-            f"{label} contains no learning rate. Columns: {', '.join(columns)}"
-        )
+    names = _rate_names(columns)
+    epochs = columns.get("epoch")
+    if not names or not epochs:
+        raise ValueError(f"{label} contains no learning rate of any epoch")
     for name in names:
-        if len(columns[name]) != len(columns["epoch"]):
+        rates = columns[name]
+        if len(rates) != len(epochs):
             raise ValueError(
-                f"{label} has {len(columns[name])} values of {name} for "
-                f"{len(columns['epoch'])} epochs"
+                f"{label} has {len(rates)} values of {name} for {len(epochs)} epochs"
             )
-        rates = [_number(value) for value in columns[name]]
-        epochs = [_number(value) for value in columns["epoch"]]
-        curve = label if len(names) == 1 else f"{label}: {name}"
-        yield _Curve(curve, np.array(epochs), np.array(rates))
+        yield _Curve(
+            label if len(names) == 1 else f"{label}: {name}",
+            np.array(epochs, float),
+            np.array([_number(rate) for rate in rates]),
+        )
 
 
 def _number(value: Any) -> float:

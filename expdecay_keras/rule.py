@@ -58,6 +58,12 @@ def check_count(
     return int(value)
 
 
+def _not_real(epoch: Any) -> TypeError:
+    return TypeError(
+        f"Argument `epoch` must be real numbers. Received: epoch={epoch!r}"
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class DecayRule:
     """Holds the learning rate through warm-up, then decays it exponentially.
@@ -207,25 +213,23 @@ class DecayRule:
             raise TypeError(
                 f"Argument `dtype` must be floating. Received: dtype={dtype.name!r}"
             )
-        epochs: Any = epoch if tf.is_tensor(epoch) else np.asarray(epoch)
-        if tf.is_tensor(epoch):
-            epoch_dtype = tf.as_dtype(epochs.dtype)
-            is_real = epoch_dtype.is_integer or epoch_dtype.is_floating
-        else:
-            is_real = epochs.dtype.kind in "iuf"
-        if not is_real:
-            raise TypeError(
-                f"Argument `epoch` must be real numbers. Received: epoch={epoch!r}"
-            )
-        if tf.is_tensor(epoch):
-            rate = self._evaluate(tf, tf.cast(epochs, tf.float64))
-        else:
-            rate = self.rates(epochs)
-        return tf.cast(rate, dtype)
+        if not tf.is_tensor(epoch):
+            return tf.cast(self.rates(epoch), dtype)
+        tensor: Any = epoch
+        epochs = tf.convert_to_tensor(tensor)
+        if not (epochs.dtype.is_integer or epochs.dtype.is_floating):
+            raise _not_real(epoch)
+        return tf.cast(self._evaluate(tf, tf.cast(epochs, tf.float64)), dtype)
 
     def rates(self, epoch: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Returns the learning rate at `epoch` in float64, without TensorFlow."""
-        return self._evaluate(np, np.asarray(epoch, np.float64))
+        """Returns the learning rate at `epoch` in float64, without TensorFlow.
+
+        Args and errors are those of `learning_rate`, except that it takes no tensor.
+        """
+        epochs = np.asarray(epoch)
+        if epochs.dtype.kind not in "iuf":
+            raise _not_real(epoch)
+        return self._evaluate(np, epochs.astype(np.float64))
 
     def _evaluate(self, xp: Any, epoch: Any) -> Any:
         """Returns the rates at float64 epochs; `xp` is the module `tf` or `numpy`."""
@@ -233,7 +237,7 @@ class DecayRule:
         epoch = xp.minimum(xp.maximum(epoch, 0.0), last_epoch)
         decayed = xp.maximum(epoch - self.decay_start, 0.0)
         rate = self.base_lr * xp.exp(self.decay_rate * decayed)
-        rate = xp.where(epoch < last_epoch, rate, np.float64(self.target_lr))
+        rate = xp.where(epoch >= last_epoch, np.float64(self.target_lr), rate)
         if self.warmup_start_lr is not None:
             n_warmup_epochs = float(self.n_warmup_epochs)
             # The ramp as a weighted mean: a difference of rates would lose digits.

@@ -1,4 +1,4 @@
-"""The tools people train with store the rates of the rule: `.ci/matrix clients` runs this."""
+"""Tools that people train with store the rates exactly: `.ci/matrix clients`."""
 
 import json
 
@@ -11,7 +11,7 @@ import optuna_integration
 import pytest
 import tensorflow as tf
 import wandb
-from conftest import float32_rates
+from oracle import float32_rates
 from scikeras import wrappers
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -166,7 +166,7 @@ def test_wandb(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("first", [True, False], ids=["logger-first", "logger-last"])
 def test_wandb_stores_the_next_epochs_rate_of_a_schedule(first, tmp_path, monkeypatch):
-    """Whatever the order: it asks the schedule when the epoch has ended, and keeps that."""
+    """Whatever the order: it asks the schedule after the epoch, and keeps that."""
     listed = [LearningRateLogger(), None] if first else [None, LearningRateLogger()]
     model = planned()
     stored = wandb_rates(tmp_path, monkeypatch, model, *listed)

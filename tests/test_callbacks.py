@@ -188,7 +188,8 @@ def test_custom_loop(model, data):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((model(data[0]) - data[1]) ** 2)
         weights = model.trainable_variables
-        model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        gradients = tape.gradient(loss, weights)
+        model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         callbacks.on_epoch_end(epoch, {"loss": float(loss)})
     assert model.history.history["learning_rate"] == float32_rates(decay.rule, range(3))
 

@@ -41,7 +41,7 @@ def test_extended_after_the_end(fit):
     assert len(rates) == 30
     assert rates[19] == rates[20] == float(np.float32(1e-4))
     assert rates[29] == float(np.float32(1e-6))
-    assert all(later <= earlier for earlier, later in zip(rates, rates[1:]))
+    assert rates == sorted(rates, reverse=True)
 
 
 def test_more_epochs_alone_make_the_rate_jump():

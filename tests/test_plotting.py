@@ -158,7 +158,7 @@ def test_a_history_and_its_csv_file(model, data, tmp_path, ax):
     for line in ax.get_lines():
         assert line.get_xdata().tolist() == list(range(12))
         assert line.get_ydata().tolist() == float32_rates(decay.rule, range(12))
-    assert legend(ax) == ["history", "log.csv", "log.csv"]
+    assert legend(ax) == ["history", "history log.csv", "history log.csv"]
 
 
 def test_a_history_of_several_optimizers(ax):
@@ -204,38 +204,41 @@ def test_the_line_that_is_being_written_is_left_out(tmp_path, ax):
 def test_names_of_files_are_taken_literally(name, label, tmp_path, ax):
     (tmp_path / name).write_text("epoch,learning_rate\n0,0.5\n")
     plot_learning_rate(tmp_path / name, ax=ax)
-    assert legend(ax) == [label]
+    assert legend(ax) == [f"history {label}"]
 
 
 # Errors
 
 
-NONE = "log.csv contains no learning rate. Columns: "
+NONE = "history log.csv contains no learning rate of any epoch"
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
         pytest.param("", NONE, id="empty"),
-        pytest.param("epoch,loss\n0,1\n", f"{NONE}epoch, loss", id="no rate"),
-        pytest.param("learning_rate\n1\n", f"{NONE}learning_rate", id="no epoch"),
-        pytest.param(
-            "epoch,learning_rate\n", f"{NONE}epoch, learning_rate", id="no rows"
-        ),
+        pytest.param("epoch,loss\n0,1\n", NONE, id="no rate"),
+        pytest.param("learning_rate\n1\n", NONE, id="no epoch"),
+        pytest.param("epoch,learning_rate\n", NONE, id="no rows"),
         pytest.param(
             "epoch,learning_rate\n0,0.5\n1\n",
-            "{path}, line 3: 1 values for the 2 columns of the header",
+            "{path}, line 3: 1 values, but 2 columns in the header",
             id="too few values",
         ),
         pytest.param(
             "epoch,learning_rate\n0,0.5,1\n",
-            "{path}, line 2: 3 values for the 2 columns of the header",
+            "{path}, line 2: 3 values, but 2 columns in the header",
             id="too many values",
         ),
         pytest.param(
             "epoch,learning_rate\n0,0.5\nepoch,learning_rate\n0,0.5\n",
-            "{path}, line 3: the header again",
+            "{path}, line 3, epoch: could not convert string to float: 'epoch'",
             id="two headers",
+        ),
+        pytest.param(
+            "epoch,learning_rate,lr_note\n0,x,a\n",
+            "{path}, line 2, learning_rate: could not convert string to float: 'x'",
+            id="not a number",
         ),
     ],
 )
@@ -252,12 +255,12 @@ def test_files_that_are_refused(content, message, tmp_path):
     [
         pytest.param(
             make_history([0, 1], loss=[0.5, 0.25]),
-            "history contains no learning rate. Columns: loss, epoch",
+            "history contains no learning rate of any epoch",
             id="no rate",
         ),
         pytest.param(
             tf.keras.callbacks.History(),
-            "history contains no learning rate. Columns: epoch",
+            "history contains no learning rate of any epoch",
             id="not trained",
         ),
         pytest.param(

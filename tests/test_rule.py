@@ -34,6 +34,7 @@ def test_reference_table(arguments, rates):
         pytest.param(DecayRule(0.3, 0.3, 3), [0.3, 0.3, 0.3], id="constant"),
         pytest.param(DecayRule(0.8, 0.1, 2), [0.8, 0.1], id="two epochs"),
         pytest.param(
+            # timm PR 2753: a decay began an epoch early.
             DecayRule(0.4, 0.1, 5, n_warmup_epochs=2),
             [0.4, 0.4, 0.4, 0.2, 0.1],
             id="warm-up at the base rate",
@@ -232,7 +233,7 @@ def test_dtype_defaults_to_floatx(floatx):
 
 
 def test_numbers_become_plain():
-    # tensorflow#45261: Keras truncated the rates of an optimizer built with an integer.
+    # tensorflow#45261: an integer rate was truncated to 0.
     rule = DecayRule(1, np.float32(0.5), np.int64(5), np.uint8(1), 0, np.int32(1))
     assert repr(rule) == (
         "DecayRule(base_lr=1.0, target_lr=0.5, n_epochs=5, n_warmup_epochs=1, "

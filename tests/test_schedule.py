@@ -235,14 +235,15 @@ def test_gradient_tape_loop(data):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((model(x) - y) ** 2)
         weights = model.trainable_variables
-        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        gradients = tape.gradient(loss, weights)
+        optimizer.apply_gradients(zip(gradients, weights, strict=True))
 
     for _ in range(3):
         for start in range(0, 16, 4):
             train_step(data[0][start : start + 4], data[1][start : start + 4])
     expected.fit(*data, batch_size=4, epochs=3, shuffle=False, verbose=0)
     assert int(optimizer.iterations.numpy()) == 12
-    for weight, other in zip(model.get_weights(), expected.get_weights()):
+    for weight, other in zip(model.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(weight, other, rtol=1e-5)
 
 
