@@ -20,20 +20,13 @@ LARGEST_TABLE = 2**16 if BACKEND == "tensorflow" else 2**23
 name_scope = tf.keras.name_scope if IS_KERAS_3 else tf.name_scope
 
 
-def build_optimizers(model: Any) -> None:
-    """Builds a MultiOptimizer, which may learn its inner optimizers only then."""
-    optimizer = model.optimizer
-    if not hasattr(optimizer, "optimizers") or optimizer.built or not model.built:
-        return
-    strategy = getattr(
-        model, "distribute_strategy", None
-    )  # TensorFlow's trainer has it
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        optimizer.build(model.trainable_variables)
+def is_loss_scaled(model: Any) -> bool:
+    """Whether updates are skipped if their gradients overflow in float16."""
+    return hasattr(model.optimizer, "inner_optimizer")
 
 
-def optimizers(model: Any) -> dict[str, Any]:
-    """Returns the model's optimizers, each by the name of its rate in the log."""
+def _unscaled_optimizer(model: Any) -> Any:
+    """Returns the optimizer that a LossScaleOptimizer wraps, or the model's own."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         raise TypeError(
@@ -41,20 +34,36 @@ def optimizers(model: Any) -> dict[str, Any]:
             "Compile the model with the optimizer that trains it, or build that "
             "optimizer with a WarmupExponentialSchedule. Received: model.optimizer=None"
         )
-    if is_loss_scaled(model):
-        optimizer = optimizer.inner_optimizer
-    if hasattr(optimizer, "optimizers"):  # MultiOptimizer of Keras 3.15 and later
-        return {f"learning_rate_{inner.name}": inner for inner in optimizer.optimizers}
-    return {"learning_rate": optimizer}
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def is_loss_scaled(model: Any) -> bool:
-    """Whether updates may be skipped because their gradients overflow in float16."""
-    return hasattr(model.optimizer, "inner_optimizer")
+def build_optimizers(model: Any) -> None:
+    """Builds a MultiOptimizer, which may learn its inner optimizers only then."""
+    optimizer = _unscaled_optimizer(model)
+    if not hasattr(optimizer, "optimizers") or optimizer.built or not model.built:
+        return
+    # Only TensorFlow's models have a strategy.
+    strategy = getattr(model, "distribute_strategy", None)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model.optimizer.build(model.trainable_variables)
+
+
+def optimizers(model: Any) -> dict[str, Any]:
+    """Returns the model's optimizers by the names of their rates in the log."""
+    optimizer = _unscaled_optimizer(model)
+    if not hasattr(optimizer, "optimizers"):
+        return {"learning_rate": optimizer}
+    named: dict[str, Any] = {}  # those of a MultiOptimizer, Keras 3.15 and later
+    for inner in optimizer.optimizers:
+        name = f"learning_rate_{inner.name}"
+        if name in named:
+            name = f"{name}_{len(named)}"
+        named[name] = inner
+    return named
 
 
 def can_resume_inside_epoch(model: Any) -> bool:
-    """Whether `BackupAndRestore` is at work, which resumes at the batch in Keras 2."""
+    """Whether `BackupAndRestore` is active, which in Keras 2 resumes at the batch."""
     return not IS_KERAS_3 and getattr(model, "_training_state", None) is not None
 
 
@@ -64,14 +73,14 @@ def schedule(optimizer: Any) -> Any:
         candidates = list(vars(optimizer).values())
     else:
         candidates = [_keras_2_rate(optimizer)]
-    kind = tf.keras.optimizers.schedules.LearningRateSchedule
-    return next((value for value in candidates if isinstance(value, kind)), None)
+    base = tf.keras.optimizers.schedules.LearningRateSchedule
+    return next((value for value in candidates if isinstance(value, base)), None)
 
 
 def is_settable(optimizer: Any) -> bool:
     """Whether the optimizer's rate is a number, not a schedule or a function."""
     if IS_KERAS_3:
-        return isinstance(optimizer.get_config()["learning_rate"], float)
+        return isinstance(optimizer.get_config().get("learning_rate", 0.0), float)
     return not (callable(_keras_2_rate(optimizer)) or _has_decay(optimizer))
 
 
@@ -89,13 +98,13 @@ def learning_rate(optimizer: Any) -> float:
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> float:
-    """Sets the rate; returns it as rounded to the dtype of the optimizer's."""
+    """Sets the rate; returns it rounded to the optimizer's dtype."""
     dtype = tf.as_dtype(optimizer.learning_rate.dtype)
     rate = np.array(rate, dtype.as_numpy_dtype).item()
     if BACKEND != "tensorflow":
         optimizer.learning_rate = rate
     elif tf.executing_eagerly():
-        optimizer.learning_rate = tf.constant(rate, dtype)  # a float takes longer
+        optimizer.learning_rate = tf.constant(rate, dtype)  # faster than a float
     else:  # graph mode, in Keras 2
         tf.keras.backend.set_value(optimizer.learning_rate, rate)
     return rate
@@ -134,9 +143,8 @@ def _has_decay(optimizer: Any) -> bool:
     return bool(getattr(optimizer, "_initial_decay", 0.0))
 
 
-def table(rates: npt.NDArray[np.float64]) -> Any:
-    """Returns rates in the dtype `floatx()`, in the form that `look_up` takes."""
-    dtype = tf.keras.backend.floatx()
+def table(rates: npt.NDArray[np.float64], dtype: str) -> Any:
+    """Returns rates in a dtype, in the form that `look_up` takes."""
     if BACKEND == "torch":  # kept on the CPU: a GPU would be initialized
         with tf.keras.device("cpu"):
             return tf.keras.ops.convert_to_tensor(rates, dtype)
@@ -165,6 +173,6 @@ def as_int64(step: Any) -> tf.Tensor:
     dtype = tf.as_dtype(step.dtype) if hasattr(step, "dtype") else None
     if dtype in (tf.int32, tf.int64):
         return tf.cast(step, tf.int64)
-    # A Python float must not pass through float32, as `tf.cast` would have it.
+    # A Python float must not pass through float32, as in `tf.cast`.
     step = tf.constant(step, tf.float64) if dtype is None else tf.cast(step, tf.float64)
     return tf.cast(tf.clip_by_value(step, 0.0, 2.0**62), tf.int64)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import os
+import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +98,11 @@ class WarmupExponentialDecay(_RateCallback):
     optimizer gets the same rate, logged as `learning_rate_<name>`; to give each its
     own, build each with a `WarmupExponentialSchedule`.
 
-    Warns, at most once per `fit`, if `fit(epochs=...)` stops before `target_lr` is
-    reached or goes past `n_epochs`; if another callback changed the rate; and if the
-    optimizer has made no steps, because another one trains the model.
+    Warns, at most once per `fit` and reason, if
+
+    - `fit(epochs=...)` stops before `target_lr` is reached, or goes past `n_epochs`;
+    - another callback changed the rate;
+    - the optimizer has made no steps, because another one trains the model.
 
     Args:
         base_lr: Real number, the rate during warm-up and hold and at the start of the
@@ -162,7 +166,7 @@ class WarmupExponentialDecay(_RateCallback):
             verbose = int(verbose)
         self.verbose = check_count("verbose", verbose, 0, 1)
         self._set_rates: dict[str, float] = {}
-        self._set_on: dict[str, int] = {}  # ids of the optimizers with these rates
+        self._set_on: dict[str, int] = {}  # the ids of their optimizers
 
     @property
     def rule(self) -> DecayRule:
@@ -253,13 +257,17 @@ class LearningRateLogger(_RateCallback):
     of every optimizer is logged, as `learning_rate_<name>`. List this callback before
     those that read the log, and after one that sets the rate.
 
-    Warns, at most once per `fit`, if a `WarmupExponentialSchedule` is not where `fit`
-    starts: behind its first epoch (a fresh optimizer and `initial_epoch`), not at the
-    first step of an epoch (training was stopped inside one) or past its end; if an
-    epoch gives it other than `steps_per_epoch` steps, so that its rates drift away from
-    the epochs; and if the optimizer has made no steps, because another one trains the
-    model. It says nothing of where a schedule is under loss scaling, which skips steps,
-    or if it counts in steps (`steps_per_epoch=1`).
+    Warns, at most once per `fit` and reason, if
+
+    - a `WarmupExponentialSchedule` is behind the epoch at which `fit` starts (a fresh
+      optimizer and `initial_epoch`), inside an epoch (training was stopped there), or
+      past its end;
+    - an epoch has a different number of steps than `steps_per_epoch`, so that the
+      schedule drifts away from the epochs;
+    - the optimizer has made no steps, because another one trains the model.
+
+    A schedule that counts in steps (`steps_per_epoch=1`), or that is under loss
+    scaling, which skips steps, is not checked against the epochs.
 
     Raises:
         TypeError: When training begins: the model has no optimizer.
@@ -322,29 +330,29 @@ class LearningRateLogger(_RateCallback):
         steps_per_epoch, rule = schedule.steps_per_epoch, schedule.rule
         n_steps = rule.n_epochs * steps_per_epoch
         if step >= n_steps:
-            found = f"is past its end and stays at target_lr={rule.target_lr}"
-            wanted, target = "start it again", 0
+            target = 0
+            problem = f"is past its last step and stays at target_lr={rule.target_lr}"
         elif step < epoch * steps_per_epoch:
-            found = f"is behind epoch index {epoch}, at which `fit` starts"
-            wanted, target = "move it there", epoch
+            target = epoch
+            problem = f"is behind epoch index {epoch}, at which `fit` starts"
         elif step % steps_per_epoch and not _keras.can_resume_inside_epoch(self.model):
-            found = "is inside an epoch, not at its first step"
             target = max(epoch, step // steps_per_epoch)
-            wanted = f"move it to the start of epoch index {target}"
+            problem = "is inside an epoch, not at its first step"
         else:
             return
+        count = "variables[0]" if _keras.IS_KERAS_3 else "iterations"
         self._warn_once(
             "position",
-            f"The schedule {found}: the optimizer has made {step} steps, and the "
-            f"schedule has {n_steps} (n_epochs={rule.n_epochs}, "
-            f"steps_per_epoch={steps_per_epoch}). To {wanted}: "
-            f"optimizer.variables[0].assign({target * steps_per_epoch}).",
+            f"The schedule {problem}: its optimizer has made {step} of its {n_steps} "
+            f"steps (n_epochs={rule.n_epochs}, steps_per_epoch={steps_per_epoch}). To "
+            f"move the schedule to the start of epoch index {target}, call "
+            f"optimizer.{count}.assign({target * steps_per_epoch}) on that optimizer.",
         )
 
     def _check_drift(self, schedule: WarmupExponentialSchedule, n_steps: int) -> None:
         """Warns if an epoch had other than `steps_per_epoch` steps."""
         steps_per_epoch = schedule.steps_per_epoch
-        if n_steps <= 0 or n_steps == steps_per_epoch:  # 0, < 0: something set it back
+        if n_steps <= 0 or n_steps == steps_per_epoch:  # <= 0: the count was reset
             return
         planned = self._planned("steps")
         ran_out = planned == steps_per_epoch and n_steps < steps_per_epoch
@@ -365,10 +373,10 @@ class LearningRateTensorBoard(_RateCallback):
     """Writes the learning rate of every `update_freq`-th step for TensorBoard.
 
     The scalar `learning_rate` (with a `MultiOptimizer` one `learning_rate_<name>` each)
-    is written at the step that the optimizer's schedule is given, which counts batches:
-    a second `fit` continues the curve. It shows how a schedule with `staircase=False`
-    falls step by step. Values are written when an epoch ends, or a thousand of them
-    earlier, and the file is closed in between.
+    is written at the optimizer's count of steps, one per batch: a second `fit`
+    continues the curve. It shows how a schedule with `staircase=False` falls step by
+    step. Values are written when an epoch ends, or earlier once there are a thousand;
+    the file is closed between writes.
 
     Warns, at most once per `fit`, if the optimizer has made no steps, because another
     one trains the model.
@@ -402,6 +410,10 @@ class LearningRateTensorBoard(_RateCallback):
         self._last_steps: dict[str, int] = {}  # of the values so far
         self._begun: dict[str, tuple[int, float]] = {}  # steps and rates of the batch
         self._values: list[tuple[str, int, float]] = []  # not yet written
+        self._written_at = -math.inf
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_values": []}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order, as plain Python values."""
@@ -413,6 +425,7 @@ class LearningRateTensorBoard(_RateCallback):
             raise ImportError(
                 "LearningRateTensorBoard needs TensorBoard: pip install tensorboard"
             )
+        self._write(at_once=True)  # what an interrupted `fit` has left
         self._last_steps = {
             name: _keras.count_steps(optimizer) - 1
             for name, optimizer in _keras.optimizers(self.model).items()
@@ -424,11 +437,13 @@ class LearningRateTensorBoard(_RateCallback):
             step = _keras.count_steps(optimizer)
             last_step = self._last_steps.get(name, step - 1)
             # With `steps_per_execution` several steps are made at once.
+            if step < last_step:  # a rollback
+                last_step = step - 1
             if step // self.update_freq > last_step // self.update_freq:
                 self._begun[name] = step, _keras.learning_rate(optimizer)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # Not called for the batch that Keras begins to learn that there is none.
+        # Keras begins one more batch to find the end of a dataset; it has no end.
         optimizers = _keras.optimizers(self.model)
         for name, (step, rate) in self._begun.items():
             if _keras.count_steps(optimizers[name]) > step:
@@ -441,10 +456,18 @@ class LearningRateTensorBoard(_RateCallback):
         super().on_epoch_end(epoch, logs)
         self._write()
 
-    def _write(self) -> None:
-        """Writes the values into a file of their own."""
-        if self._values:
+    def on_train_end(self, logs: Any = None) -> None:
+        self._write(at_once=True)
+
+    def _write(self, at_once: bool = False) -> None:
+        """Writes the values to a file of their own, by default one per second.
+
+        TensorBoard would read files of the same second in any order.
+        """
+        is_due = at_once or time.monotonic() >= self._written_at + 1.0
+        if self._values and is_due:
             with tf.summary.create_file_writer(self.log_dir).as_default():
                 for name, step, rate in self._values:
                     tf.summary.scalar(name, rate, step=step)
             self._values = []
+            self._written_at = time.monotonic()

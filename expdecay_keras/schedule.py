@@ -36,10 +36,9 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
 
         optimizer.variables[0].assign(initial_epoch * steps_per_epoch)
 
-    Keras 3 does not count steps that dynamic loss scaling skips, and on TensorFlow it
-    counts one extra step per epoch on a dataset of unknown length: the schedule then
-    lags or runs ahead. `LearningRateLogger` warns of that and of other misplaced
-    schedules.
+    `LearningRateLogger` warns if that is needed. Keras 3 does not count steps that
+    dynamic loss scaling skips, so that a schedule lags behind. On TensorFlow it counts
+    one extra step per epoch on a dataset of unknown length.
 
     Args:
         base_lr: Real number, the rate during warm-up and hold and at the start of the
@@ -118,6 +117,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
             raise TypeError(f"Argument `name` must be a str. Received: name={name!r}")
         self._staircase = staircase
         self.name = name
+        self._dtype = tf.keras.backend.floatx()
         self._rates = self._make_table()
 
     @property
@@ -141,7 +141,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         n_rates = self.rule.n_epochs * rates_per_epoch
         if n_rates <= _keras.LARGEST_TABLE:
             epochs = np.arange(n_rates) / rates_per_epoch
-            return _keras.table(self.rule.rates(epochs))
+            return _keras.table(self.rule.rates(epochs), self._dtype)
         if _keras.BACKEND == "tensorflow":
             return None
         too_many = "n_epochs" if self.staircase else "n_epochs * steps_per_epoch"
@@ -171,12 +171,12 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
                 return _keras.look_up(self._rates, step, steps_per_rate)
             step = _keras.as_int64(step)
             if tf.executing_eagerly():
-                step = step.numpy()  # NumPy takes less time than op by op
+                step = step.numpy()  # NumPy is faster than eager ops
             if self.staircase:
                 epoch = step // self.steps_per_epoch
             else:
                 epoch = step / self.steps_per_epoch
-            return self.rule.learning_rate(epoch)
+            return self.rule.learning_rate(epoch, self._dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order, as plain Python values."""

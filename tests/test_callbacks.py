@@ -673,6 +673,29 @@ def test_tensorboard_closes_its_file_when_interrupted(fit, tmp_path):
     assert scalars(tmp_path) == list(enumerate(rates))
 
 
+def test_tensorboard_of_many_short_epochs(model, data, tmp_path):
+    """Files of the same second would be read in any order."""
+    writer = LearningRateTensorBoard(tmp_path)
+    options = {"epochs": 15, "batch_size": 16, "verbose": 0, "callbacks": [writer]}
+    model.fit(*data, **options)
+    seconds = [path.name.split(".")[3] for path in tmp_path.iterdir()]
+    assert len(seconds) < 15 and len(set(seconds)) >= len(seconds) - 1
+    assert [step for step, _ in scalars(tmp_path)] == list(range(15))
+
+
+def test_tensorboard_after_a_rollback(fit, tmp_path):
+    model, _ = scheduled()
+    writer = LearningRateTensorBoard(tmp_path, update_freq=4)
+
+    class Rollback(tf.keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.optimizer.iterations.assign(0)
+
+    fit(model, [writer, Rollback()], epochs=3, batch_size=4)
+    assert [step for step, _ in scalars(tmp_path)] == [0, 0, 4]
+
+
 def test_tensorboard_writes_long_epochs_in_parts(model, tmp_path):
     x, y = np.ones((2500, 3), "float32"), np.ones((2500, 2), "float32")
     writer = LearningRateTensorBoard(tmp_path)

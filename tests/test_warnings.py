@@ -158,7 +158,8 @@ def position(model, epoch):
     return [message for message in messages if "counted" not in message]
 
 
-RECIPE = re.compile(r"optimizer\.variables\[0\]\.assign\(\d+\)")
+COUNT = "variables[0]" if IS_KERAS_3 else "iterations"
+RECIPE = re.compile(r"optimizer\.\S+\.assign\(\d+\)")
 
 
 def assert_recipe_helps(model, message, epoch):
@@ -178,9 +179,10 @@ def test_a_schedule_behind_the_first_epoch(options):
     # tensorflow#49208: `initial_epoch` does not move the schedule of a fresh optimizer.
     (message,) = position(scheduled(**options), 2)
     assert message == (
-        "The schedule is behind epoch index 2, at which `fit` starts: the optimizer "
-        "has made 0 steps, and the schedule has 20 (n_epochs=5, steps_per_epoch=4). To "
-        "move it there: optimizer.variables[0].assign(8)."
+        "The schedule is behind epoch index 2, at which `fit` starts: its optimizer "
+        "has made 0 of its 20 steps (n_epochs=5, steps_per_epoch=4). To move the "
+        "schedule to the start of epoch index 2, call "
+        f"optimizer.{COUNT}.assign(8) on that optimizer."
     )
     assert_recipe_helps(scheduled(**options), message, 2)
 
@@ -196,9 +198,10 @@ def test_a_schedule_inside_an_epoch():
     )
     (message,) = position(model, 2)
     assert message == (
-        "The schedule is inside an epoch, not at its first step: the optimizer has "
-        f"made {count} steps, and the schedule has 20 (n_epochs=5, steps_per_epoch=4). "
-        "To move it to the start of epoch index 2: optimizer.variables[0].assign(8)."
+        "The schedule is inside an epoch, not at its first step: its optimizer has "
+        f"made {count} of its 20 steps (n_epochs=5, steps_per_epoch=4). To move the "
+        "schedule to the start of epoch index 2, call "
+        f"optimizer.{COUNT}.assign(8) on that optimizer."
     )
     assert_recipe_helps(model, message, 2)
 
@@ -209,9 +212,10 @@ def test_a_schedule_past_its_end():
     train(model, LearningRateLogger())
     (message,) = position(model, 0)
     assert message == (
-        "The schedule is past its end and stays at target_lr=0.0001: the optimizer has "
-        "made 20 steps, and the schedule has 20 (n_epochs=5, steps_per_epoch=4). To "
-        "start it again: optimizer.variables[0].assign(0)."
+        "The schedule is past its last step and stays at target_lr=0.0001: its "
+        "optimizer has made 20 of its 20 steps (n_epochs=5, steps_per_epoch=4). To "
+        "move the schedule to the start of epoch index 0, call "
+        f"optimizer.{COUNT}.assign(0) on that optimizer."
     )
     assert_recipe_helps(model, message, 0)
 
@@ -559,6 +563,19 @@ def test_hooks_by_hand_with_several_optimizers():
         "learning_rate_a": RATES[4],
         "learning_rate_b": RATES[4],
     }
+
+
+@needs_multi_optimizer
+def test_two_optimizers_of_one_name():
+    optimizers = tf.keras.optimizers
+    chosen = optimizers.OptimizerMap(
+        optimizers.SGD(0.5, name="sgd"), {".*bias": optimizers.SGD(0.5, name="sgd")}
+    )
+    model = build_model(optimizers.MultiOptimizer(chosen))
+    history = model.fit(X, Y, callbacks=[decay()], **FIT).history
+    names = sorted(name for name in history if name.startswith("learning_rate"))
+    assert names == ["learning_rate_sgd", "learning_rate_sgd_1"]
+    assert all(history[name] == RATES for name in names)
 
 
 def by_hand(model, callback):

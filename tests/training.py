@@ -1,6 +1,7 @@
 """What test_distribution.py trains, in the tests' own process and in others."""
 
 import contextlib
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,8 @@ from expdecay_keras import (
     WarmupExponentialDecay,
     WarmupExponentialSchedule,
 )
+
+warnings.filterwarnings("error", module="expdecay_keras")  # what it warns of itself
 
 RULE_ARGUMENTS = (0.1, 1e-3, 5, 1, 0.02)
 RULE = DecayRule(*RULE_ARGUMENTS)

@@ -1,0 +1,85 @@
+import re
+import signal
+
+import pytest
+from processes import COMMAND, Process
+from runs import OPTIONS, stop_after
+
+from expdecay_keras.command import main
+
+
+@pytest.fixture
+def start_train(start):
+    """Starts `expdecay-keras train` in a process, which executes a patch first."""
+
+    def start_train(run_dir, *options, patch="", **details):
+        options = ("train", "--run-dir", run_dir, *options)
+        return start(patch + COMMAND, *options, **details)
+
+    return start_train
+
+
+@pytest.fixture
+def train(start_train):
+    """Runs `train`, which has to end with a status; returns what it printed.
+
+    Of another status than 0, that is stderr.
+    """
+
+    def train(run_dir, *options, status=0, **details):
+        done = start_train(run_dir, *options, **details).wait()
+        assert done.status == status, done.stderr
+        assert status or done.stderr == ""
+        return done.stderr if status else done.stdout
+
+    return train
+
+
+@pytest.fixture
+def refused_train(train):
+    """Runs `train`, which has to be refused; returns the one line that says why."""
+
+    def refused_train(run_dir, *options, **details):
+        error = train(run_dir, *options, status=2, **details)
+        assert re.fullmatch("expdecay-keras train: error: .*\n", error), error
+        return error
+
+    return refused_train
+
+
+@pytest.fixture
+def refused(capsys):
+    """Calls main(), which has to refuse; returns the one line that says why."""
+
+    def refused(command, *arguments):
+        assert main([command, *map(str, arguments)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert re.fullmatch(f"expdecay-keras {command}: error: .*\n", captured.err)
+        return captured.err
+
+    return refused
+
+
+def run_once(tmp_path_factory, name, patch=""):
+    run_dir = tmp_path_factory.mktemp(name) / "run"
+    options = ("train", "--run-dir", run_dir, *OPTIONS)
+    return run_dir, Process(run_dir.parent, patch + COMMAND, *options).wait()
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory):
+    """The directory of a run that was never stopped, and what it printed."""
+    run_dir, done = run_once(tmp_path_factory, "unbroken")
+    assert (done.status, done.stderr) == (0, "")
+    return run_dir, done.stdout
+
+
+@pytest.fixture(scope="session")
+def interrupted(tmp_path_factory):
+    """The directory of a run interrupted after the third row, and what it printed."""
+    row = "tf.keras.callbacks.CSVLogger.on_epoch_end"
+    patch = stop_after(row, call=3, signum=signal.SIGINT)
+    run_dir, done = run_once(tmp_path_factory, "interrupted", patch)
+    assert done.status == 130, done.stderr
+    return run_dir, done.stderr
