@@ -31,10 +31,11 @@ class _Curve(NamedTuple):
 def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     """Plots learning rates over epochs on a log axis.
 
-    Both ends of each curve are labelled with their rates; warm-up and hold are shaded.
-    A rule and a history have a value at each epoch; callbacks and staircase schedules
-    hold it until the next. Of more than 1000 epochs about 1000, evenly spaced, are
-    drawn. Where a history or a file has no rate (None, NaN, NA), the curve has a gap.
+    Both ends of each curve and its highest point are labelled with their rates;
+    warm-up and hold are shaded. A rule and a history have a value at each epoch;
+    callbacks and staircase schedules keep it until the next. Of more than 1000 epochs
+    about 1000, evenly spaced, are drawn. Where a history or a file has no rate (None,
+    NaN, NA), the curve has a gap.
 
     Args:
         *rules: One or more of `DecayRule`, `WarmupExponentialDecay`,

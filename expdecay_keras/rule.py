@@ -66,7 +66,7 @@ def _not_real(epoch: Any) -> TypeError:
 
 @dataclasses.dataclass(frozen=True)
 class DecayRule:
-    """Holds the learning rate through warm-up, then decays it exponentially.
+    """Ramps or holds the learning rate, then decays it exponentially.
 
     Epochs are counted from 0. With the epoch at which the decay starts and the decay
     rate per epoch
@@ -144,7 +144,7 @@ class DecayRule:
         self._check_agreement()
 
     def _check_agreement(self) -> None:
-        """Raises ValueError if two arguments, each legal alone, disagree."""
+        """Raises ValueError if arguments that are legal alone are inconsistent."""
         n_epochs, n_warmup_epochs = self.n_epochs, self.n_warmup_epochs
         received = f"n_epochs={n_epochs}, n_warmup_epochs={n_warmup_epochs}"
         if self.n_hold_epochs:

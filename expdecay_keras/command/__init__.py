@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        resume = "The same command resumes at the last whole epoch."
+        resume = "The same command resumes after the last complete epoch."
         print("\nInterrupted.", resume if command == "train" else "", file=sys.stderr)
         return 130
     except (ImportError, OSError, RunError, ValueError) as error:
@@ -79,7 +79,8 @@ def _add_train(commands: Any) -> None:
         "train",
         help="train a small network on handwritten digits",
         description="Train a small network on handwritten digits. "
-        "Stopped at any moment, the same command resumes at the last whole epoch.",
+        "You can stop it at any moment: the same command resumes after the last "
+        "complete epoch.",
     )
     _add_rule(parser, DEFAULT_RULE)
     parser.add_argument(

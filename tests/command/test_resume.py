@@ -80,7 +80,7 @@ def test_the_installed_command_killed_at_random_moments(seed, tmp_path):
     assert_same_run(tmp_path / "broken", tmp_path / "unbroken")
 
 
-INTERRUPTED = "\nInterrupted. The same command resumes at the last whole epoch.\n"
+INTERRUPTED = "\nInterrupted. The same command resumes after the last complete epoch.\n"
 
 
 def test_interrupted_before_training(tmp_path, train):
