@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oracle import float32_rates
+from processes import SECONDS
 from releases import BACKEND, IS_KERAS_3, KERAS_VERSION, needs_keras_3, needs_tensorflow
 from training import NAMES, RULE, STEPS_PER_EPOCH, Training
 
-SECONDS = 60  # the longest that a test waits for all its processes
 only_jax = pytest.mark.skipif(BACKEND != "jax", reason="it is about JAX")
 needs_keras_2 = pytest.mark.skipif(IS_KERAS_3, reason="this is Keras 3")
 only_torch = pytest.mark.skipif(BACKEND != "torch", reason="it is about PyTorch")
@@ -44,7 +44,7 @@ def results(*processes):
     return [json.loads(p.out.read_text().splitlines()[-1]) for p in processes]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def single():
     """Trains on a single device, in the tests' own process."""
     return {name: Training(name).fit() for name in NAMES}
@@ -171,7 +171,7 @@ def test_two_processes(start, single, tmp_path_factory):
 
 # The loop of Keras's guide "Multi-GPU distributed training with PyTorch".
 TORCH = """
-import faulthandler, json, multiprocessing, sys
+import faulthandler, itertools, json, multiprocessing, sys
 import torch
 from expdecay_keras import WarmupExponentialSchedule
 from training import NAMES, RULE, Training, rows
@@ -181,7 +181,7 @@ def train(training):
     data = torch.utils.data.TensorDataset(*map(torch.from_numpy, rows()))
     sampler = torch.utils.data.distributed.DistributedSampler(data, shuffle=False)
     loader = torch.utils.data.DataLoader(data, batch_size=2, sampler=sampler)
-    batches = iter([*loader] * 5)
+    batches = itertools.cycle(loader)
     model, optimizer = training.model, training.model.optimizer
     parallel = torch.nn.parallel.DistributedDataParallel(model)
 
@@ -197,7 +197,7 @@ def train(training):
 
 
 def run(rank=-1, init_method="env://"):
-    faulthandler.dump_traceback_later(60, exit=True)  # ends this process if it hangs
+    faulthandler.dump_traceback_later(120, exit=True)  # ends this process if it hangs
     # TensorFlow would compute a large table in threads, which forks do not inherit.
     WarmupExponentialSchedule(0.1, 1e-3, 500_000, steps_per_epoch=1)
     torch.distributed.init_process_group("gloo", init_method, rank=rank, world_size=2)
@@ -348,10 +348,9 @@ print(json.dumps(result))
 @needs_keras_3
 @needs_tensorflow
 def test_multi_worker_mirrored_strategy_in_a_loop(start, single):
-    # keras#20585
     if KERAS_VERSION < (3, 8):
         pytest.skip("before 3.8 each process trains for itself")
     both = results(*start_workers(start, MULTI_WORKER_LOOP))
-    for result in both:
+    for result in both:  # keras#20585: should `fit` work one day, this will notice
         assert "PerReplica" in result.pop("fit")
     assert_both_trained(both, single)

@@ -14,10 +14,17 @@ from expdecay_keras import (
     WarmupExponentialSchedule,
 )
 
-warnings.filterwarnings("error", module="expdecay_keras")  # what it warns of itself
+# Nothing that is trained here deserves a warning of this package.
+warnings.filterwarnings("error", module="expdecay_keras")
 
-RULE_ARGUMENTS = (0.1, 1e-3, 5, 1, 0.02)
-RULE = DecayRule(*RULE_ARGUMENTS)
+ARGUMENTS = {
+    "base_lr": 0.1,
+    "target_lr": 1e-3,
+    "n_epochs": 5,
+    "n_warmup_epochs": 1,
+    "warmup_start_lr": 0.02,
+}
+RULE = DecayRule(**ARGUMENTS)
 STEPS_PER_EPOCH = 4
 NAMES = ["callback", "staircase", "smooth"]
 
@@ -37,15 +44,16 @@ class Training:
     """Trains a small model with the callback, or with one of the schedules."""
 
     def __init__(self, name, strategy=None):
-        self.schedule = None
-        rate, self.callback = 0.5, WarmupExponentialDecay(*RULE_ARGUMENTS)
-        if name != "callback":
-            self.schedule = WarmupExponentialSchedule(
-                *RULE_ARGUMENTS,
+        if name == "callback":
+            self.schedule, rate = None, 0.5
+            self.callback = WarmupExponentialDecay(**ARGUMENTS)
+        else:
+            self.schedule = rate = WarmupExponentialSchedule(
+                **ARGUMENTS,
                 steps_per_epoch=STEPS_PER_EPOCH,
                 staircase=name == "staircase",
             )
-            rate, self.callback = self.schedule, LearningRateLogger()
+            self.callback = LearningRateLogger()
         with strategy.scope() if strategy else contextlib.nullcontext():
             self.model = build_model(tf.keras.optimizers.SGD(rate, momentum=0.9))
 

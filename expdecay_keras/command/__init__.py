@@ -12,18 +12,24 @@ from expdecay_keras.command.preview import preview
 from expdecay_keras.command.train import DEFAULT_RULE, RunError, train
 from expdecay_keras.rule import DecayRule
 
+RULE_OPTIONS = [
+    ("base_lr", float, "rate during warm-up and hold and at the start of the decay"),
+    ("target_lr", float, "rate of the last epoch"),
+    ("n_epochs", int, "number of epochs, warm-up and hold included"),
+    ("n_warmup_epochs", int, "number of warm-up epochs"),
+    ("warmup_start_lr", float, "rate at which a linear warm-up starts"),
+    ("n_hold_epochs", int, "number of epochs at the base rate after warm-up"),
+]
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns 0, 130 after Ctrl-C, or 2 with one line that says why."""
     arguments = vars(_parser().parse_args(argv))
     command = arguments.pop("command")
     try:
-        names = [field.name for field in dataclasses.fields(DecayRule)]
-        given = {name: arguments.pop(name) for name in names}
-        given = {name: value for name, value in given.items() if value is not None}
-        if command == "train":
-            given = _complete(given)
-        rule = DecayRule(**given)
+        numbers = {name: arguments.pop(name) for name, _, _ in RULE_OPTIONS}
+        given = {name: n for name, n in numbers.items() if n is not None}
+        rule = DecayRule(**(_complete(given) if command == "train" else given))
         if command == "train":
             train(rule, **arguments)
         else:
@@ -101,24 +107,14 @@ def _add_rule(
     parser: argparse.ArgumentParser, default: DecayRule | None = None
 ) -> None:
     """Adds the arguments of a rule; without a default rule, three are required."""
-    for name, kind, text in [
-        (
-            "base_lr",
-            float,
-            "rate during warm-up and hold and at the start of the decay",
-        ),
-        ("target_lr", float, "rate of the last epoch"),
-        ("n_epochs", int, "number of epochs, warm-up and hold included"),
-        ("n_warmup_epochs", int, "number of warm-up epochs"),
-        ("warmup_start_lr", float, "rate at which a linear warm-up starts"),
-        ("n_hold_epochs", int, "number of epochs at the base rate after warm-up"),
-    ]:
+    for name, type_, text in RULE_OPTIONS:
         if default is not None:
             text += f" (default: {getattr(default, name)})"
+        is_needed = name in ("base_lr", "target_lr", "n_epochs")
         parser.add_argument(
             f"--{name.replace('_', '-')}",
-            type=kind,
-            required=default is None and not hasattr(DecayRule, name),
+            type=type_,
+            required=is_needed and default is None,
             help=text,
         )
 

@@ -1,6 +1,7 @@
 """What `expdecay-keras train` does: a small network, and a `fit` that resumes."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import os
@@ -18,6 +19,13 @@ from expdecay_keras.rule import DecayRule
 
 DEFAULT_RULE = DecayRule(0.2, 0.01, 20, n_warmup_epochs=2, warmup_start_lr=0.01)
 BATCH_SIZE = 32
+RESULTS = (
+    "callback.json",
+    "model.keras",
+    "history.csv",
+    "learning_rate.png",
+    "tensorboard",
+)
 
 
 class RunError(Exception):
@@ -44,15 +52,16 @@ def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
     x_train, y_train, x_test, y_test = _load_digits()
     run_dir.mkdir(parents=True, exist_ok=True)
     history = run_dir / "history.csv"
-    decay = _load_callback(run_dir, WarmupExponentialDecay(**vars(rule)), overwrite)
+    if overwrite or not (run_dir / "callback.json").exists():
+        _start_run(run_dir, rule)
+    decay = _load_callback(run_dir, rule)
     model = _load_model(run_dir / "model.keras")
     steps_per_epoch = -(-len(x_train) // BATCH_SIZE)
     n_epochs_done = _keras.count_steps(model.optimizer) // steps_per_epoch
     _cut_history(history, n_epochs_done)
     if n_epochs_done == rule.n_epochs:
-        print(
-            f"{run_dir} already contains this run, finished; --overwrite retrains it."
-        )
+        done = f"{run_dir} already contains this run, finished"
+        print(f"{done}; pass --overwrite to train again.")
     else:
         model.fit(
             x_train,
@@ -72,9 +81,8 @@ def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
     plotting.figure_of(rule).savefig(run_dir / "learning_rate.png", dpi=150)
     _write_scalars(history, run_dir / "tensorboard")
     print("Results:")
-    for name in ("callback.json", "model.keras", history.name):
+    for name in RESULTS:
         print(f"  {run_dir / name}")
-    print(f"  {run_dir / 'learning_rate.png'}\n  {run_dir / 'tensorboard'}")
 
 
 def _check_packages() -> None:
@@ -101,32 +109,32 @@ def _load_digits() -> tuple[Any, Any, Any, Any]:
     return x[order], y[order], x[-360:], y[-360:]
 
 
-def _load_callback(
-    run_dir: Path, decay: WarmupExponentialDecay, overwrite: bool
-) -> WarmupExponentialDecay:
-    """Returns the callback of the run in the directory, which it starts if need be."""
+def _start_run(run_dir: Path, rule: DecayRule) -> None:
+    """Makes the directory that of a new run, also if it contains another run."""
     path, model = run_dir / "callback.json", run_dir / "model.keras"
-    if path.exists() and not overwrite:
-        saved = _load(path, lambda: json.loads(path.read_text(encoding="utf-8")))
-        deserialize = tf.keras.utils.deserialize_keras_object
-        found: WarmupExponentialDecay = _load(path, lambda: deserialize(saved))
-        if repr(found) != repr(decay):
+    for name in RESULTS:
+        if not path.exists() and (run_dir / name).exists():
             raise RunError(
-                f"{run_dir} contains a run of another rule, {found}. Choose another "
-                "--run-dir, or pass --overwrite to discard that run"
+                f"{run_dir / name} does not belong to a run of this command. Choose "
+                "another --run-dir"
             )
-        return found
-    if not path.exists():
-        for name in ("model.keras", "history.csv", "learning_rate.png", "tensorboard"):
-            if (run_dir / name).exists():
-                raise RunError(
-                    f"{run_dir / name} does not belong to a run of this command. "
-                    "Choose another --run-dir"
-                )
-    model.unlink(missing_ok=True)  # first: the model of one rule must not meet another
+    model.unlink(missing_ok=True)  # before the rule changes: two runs must not mix
+    decay = WarmupExponentialDecay(**dataclasses.asdict(rule))
     partial = run_dir / "partial.json"
     partial.write_text(json.dumps(tf.keras.utils.serialize_keras_object(decay)))
     os.replace(partial, path)
+
+
+def _load_callback(run_dir: Path, rule: DecayRule) -> WarmupExponentialDecay:
+    """Returns the callback of the run in the directory, which has to be of the rule."""
+    path = run_dir / "callback.json"
+    deserialize = tf.keras.utils.deserialize_keras_object
+    decay = _load(path, lambda: deserialize(json.loads(path.read_text())))
+    if getattr(decay, "rule", None) != rule:
+        raise RunError(
+            f"{run_dir} contains a run of another rule, {decay}. Choose another "
+            "--run-dir, or pass --overwrite to discard that run"
+        )
     return decay
 
 

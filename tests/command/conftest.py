@@ -9,25 +9,12 @@ from expdecay_keras.command import main
 
 
 @pytest.fixture
-def start_train(start):
-    """Starts `expdecay-keras train` in a process, which executes a patch first."""
+def train(start):
+    """Runs `train`, after a patch, to a status; returns stdout or, if not 0, stderr."""
 
-    def start_train(run_dir, *options, patch="", **details):
+    def train(run_dir, *options, patch="", status=0):
         options = ("train", "--run-dir", run_dir, *options)
-        return start(patch + COMMAND, *options, **details)
-
-    return start_train
-
-
-@pytest.fixture
-def train(start_train):
-    """Runs `train`, which has to end with a status; returns what it printed.
-
-    Of another status than 0, that is stderr.
-    """
-
-    def train(run_dir, *options, status=0, **details):
-        done = start_train(run_dir, *options, **details).wait()
+        done = start(patch + COMMAND, *options).wait()
         assert done.status == status, done.stderr
         assert status or done.stderr == ""
         return done.stderr if status else done.stdout
@@ -39,8 +26,8 @@ def train(start_train):
 def refused_train(train):
     """Runs `train`, which has to be refused; returns the one line that says why."""
 
-    def refused_train(run_dir, *options, **details):
-        error = train(run_dir, *options, status=2, **details)
+    def refused_train(run_dir, *options, patch=""):
+        error = train(run_dir, *options, patch=patch, status=2)
         assert re.fullmatch("expdecay-keras train: error: .*\n", error), error
         return error
 

@@ -3,17 +3,16 @@
 import csv
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import tensorflow as tf
 from models import assert_equal_arrays, scalars
 from releases import IS_KERAS_3
 
+from expdecay_keras import DecayRule
+
 INSTALLED = str(Path(sys.executable).with_name("expdecay-keras"))
-CURVES = {
-    "train": ("loss", "accuracy", "learning_rate"),
-    "validation": ("loss", "accuracy"),
-}
 # Put before the command, it sends the process a signal at a call of a function. In the
 # background, say with `pytest &`, processes would ignore SIGINT.
 STOP = """
@@ -42,15 +41,11 @@ def stop_after(name, call=1, signum=signal.SIGKILL):
     return STOP.format(name=name, call=call, afterwards=True, signum=int(signum))
 
 
-def options_of(base_lr, target_lr, n_epochs, n_warmup_epochs=0, *start_lr_and_hold):
-    """The command's options for the arguments of a rule."""
-    options = ["--base-lr", base_lr, "--target-lr", target_lr]
-    options += ["--n-epochs", n_epochs, "--n-warmup-epochs", n_warmup_epochs]
-    if start_lr_and_hold:
-        options += ["--warmup-start-lr", start_lr_and_hold[0]]
-    if len(start_lr_and_hold) == 2:
-        options += ["--n-hold-epochs", start_lr_and_hold[1]]
-    return [str(option) for option in options]
+def options_of(*arguments):
+    """The command's options for the arguments of a rule, in their order."""
+    names = [f"--{field.name.replace('_', '-')}" for field in fields(DecayRule)]
+    pairs = zip(names, map(str, arguments), strict=False)
+    return [text for pair in pairs for text in pair]
 
 
 RULE = (0.2, 0.001, 6, 2, 0.05)
@@ -77,8 +72,8 @@ def curves(run_dir):
     """The steps and values of each curve that TensorBoard shows of a run."""
     return {
         (part, name): scalars(run_dir / "tensorboard" / part, f"epoch_{name}")
-        for part, names in CURVES.items()
-        for name in names
+        for part in ("train", "validation")
+        for name in ("loss", "accuracy", "learning_rate")[: 3 if part == "train" else 2]
     }
 
 

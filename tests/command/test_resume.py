@@ -1,13 +1,14 @@
 """Stopped at any moment, the same command resumes the run, equal to the bit."""
 
 import random
+import re
 import shutil
 import signal
 import subprocess
 import time
 
 import pytest
-from processes import SECONDS
+from processes import COMMAND, SECONDS
 from runs import (
     INSTALLED,
     OPTIONS,
@@ -19,15 +20,14 @@ from runs import (
 )
 
 KILLED = -signal.SIGKILL
-ROW, SAVE = "tf.keras.callbacks.CSVLogger.on_epoch_end", "tf.keras.Model.save"
+ROW = "tf.keras.callbacks.CSVLogger.on_epoch_end"
 # One after the other, and how many epochs each leaves in the history.
 STOPS = [
     (stop_before("os.replace"), None),  # the rule's file is not in its place yet
     (stop_after("os.replace"), None),
     (stop_after(ROW), 1),
-    (stop_after(SAVE), 1),
     (stop_after("os.replace"), 1),  # the first epoch is saved
-    (stop_before("os.replace", call=2), 3),
+    (stop_after("tf.keras.Model.save", call=2), 3),  # to a file not in its place yet
     (stop_before("os.truncate"), 3),
     (stop_after("os.truncate"), 2),
     (stop_before("Figure.savefig"), 6),
@@ -47,10 +47,10 @@ def test_killed_at_each_step(unbroken, tmp_path, train):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_killed_at_random_moments(seed, unbroken, tmp_path, start_train, train):
+def test_killed_at_random_moments(seed, unbroken, tmp_path, start, train):
     rng = random.Random(seed)
-    for _ in range(3):
-        process = start_train(tmp_path, *OPTIONS)
+    for _ in range(2):
+        process = start(COMMAND, "train", "--run-dir", tmp_path, *OPTIONS)
         process.read_until("Epoch")
         process.send(signal.SIGKILL, after=rng.uniform(0, 1.5))
         done = process.wait()
@@ -80,58 +80,53 @@ def test_the_installed_command_killed_at_random_moments(seed, tmp_path):
     assert_same_run(tmp_path / "broken", tmp_path / "unbroken")
 
 
-INTERRUPTED = "\nInterrupted. The same command resumes after the last complete epoch.\n"
-
-
-def test_interrupted_before_training(tmp_path, train):
+def test_interrupted(interrupted, tmp_path, train):
+    """After the third row, whose epoch is not saved, and before training."""
+    run_dir, error = interrupted
+    assert len(read_history(run_dir)) == 3
     patch = stop_before("os.replace", signum=signal.SIGINT)
-    assert train(tmp_path, *OPTIONS, patch=patch, status=130) == INTERRUPTED
+    early = train(tmp_path, *OPTIONS, patch=patch, status=130)
+    for line in (error, early):
+        assert re.fullmatch("\nInterrupted. The same command resumes .*\n", line)
 
 
-def test_interrupted_in_an_epoch(interrupted, unbroken, tmp_path, train):
-    run_dir, output = interrupted
-    assert output == INTERRUPTED
-    run_dir = shutil.copytree(run_dir, tmp_path / "run")
-    output = train(run_dir, *OPTIONS)
-    assert "Epoch 3/6" in output
-    assert "Epoch 2/6" not in output
-    assert_same_run(run_dir, unbroken[0])
-
-
-def test_a_full_disk_loses_nothing(
+def test_interrupted_then_on_a_full_disk(
     interrupted, unbroken, tmp_path, train, refused_train
 ):
-    """Files that may not grow beyond a size stand for it."""
+    """Files that may not grow beyond a size stand for the disk."""
 
     def fill_disk(run_dir, n_bytes):
         limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({n_bytes}, {n_bytes}))"
         error = refused_train(run_dir, *OPTIONS, patch=f"import resource\n{limit}\n")
         assert "File too large" in error
 
-    fill_disk(tmp_path / "other", 100)  # too small for callback.json
+    fill_disk(tmp_path / "new", 100)  # too small for callback.json
     run_dir = shutil.copytree(interrupted[0], tmp_path / "run")
     model = (run_dir / "model.keras").read_bytes()
     fill_disk(run_dir, 20_000)  # too small for the model
-    assert len(read_history(run_dir)) == 3
     lines = (run_dir / "history.csv").read_bytes().splitlines(keepends=True)
+    assert len(lines) == 4
     fill_disk(run_dir, sum(map(len, lines[:3])) + 20)  # for the third row
     assert (run_dir / "model.keras").read_bytes() == model
-    train(run_dir, *OPTIONS)
+    output = train(run_dir, *OPTIONS)
+    assert "Epoch 3/6" in output
+    assert "Epoch 2/6" not in output
     assert_same_run(run_dir, unbroken[0])
 
 
 def test_a_killed_overwrite_does_not_mix_two_runs(
-    unbroken, tmp_path, train, refused_train
+    interrupted, unbroken, tmp_path, train, refused_train
 ):
-    patch = stop_after("os.replace", call=2)
-    train(tmp_path, *OPTIONS, "--base-lr", 0.3, patch=patch, status=KILLED)
-    before = contents(tmp_path)
-    patch = stop_after("pathlib.Path.unlink")
-    train(tmp_path, *OPTIONS, "--overwrite", patch=patch, status=KILLED)
-    del before[tmp_path / "model.keras"]
-    assert contents(tmp_path) == before
-    assert "contains a run of another rule" in refused_train(tmp_path, *OPTIONS)
-    patch = stop_after("os.replace")
-    train(tmp_path, *OPTIONS, "--overwrite", patch=patch, status=KILLED)
-    train(tmp_path, *OPTIONS)
-    assert_same_run(tmp_path, unbroken[0])
+    run_dir = shutil.copytree(interrupted[0], tmp_path / "run")
+    other = (run_dir / "callback.json").read_text().replace("0.001", "0.002")
+    (run_dir / "callback.json").write_text(other)  # a run of another rule
+    before = contents(run_dir)
+    kill = stop_after("pathlib.Path.unlink")
+    train(run_dir, *OPTIONS, "--overwrite", patch=kill, status=KILLED)
+    del before[run_dir / "model.keras"]
+    assert contents(run_dir) == before
+    assert "contains a run of another rule" in refused_train(run_dir, *OPTIONS)
+    kill = stop_after("os.replace")
+    train(run_dir, *OPTIONS, "--overwrite", patch=kill, status=KILLED)
+    assert "Epoch 1/6" in train(run_dir, *OPTIONS)
+    assert_same_run(run_dir, unbroken[0])

@@ -63,43 +63,34 @@ def test_a_finished_run_is_not_trained_again(run_dir, unbroken, train):
     assert_same_run(run_dir, unbroken[0])
 
 
-def start_only(train, run_dir, *options, **details):
-    """Has a run killed when it has begun; returns the arguments of its rule."""
-    kill = stop_after("os.replace")
-    train(run_dir, *options, patch=kill, status=-signal.SIGKILL, **details)
-    saved = (details.get("cwd", run_dir) / run_dir / "callback.json").read_text()
-    config = json.loads(saved)["config"]
-    del config["verbose"]
-    return config
+def rule_of(train, run_dir, *options):
+    """The arguments of the rule of a run, which is killed when it has begun."""
+    train(run_dir, *options, patch=stop_after("os.replace"), status=-signal.SIGKILL)
+    return json.loads((run_dir / "callback.json").read_text())["config"]
 
 
 def test_defaults_are_those_of_the_help(train, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    run_dir = text.partition("--run-dir DIR ")[2].partition("(default: ")[2]
-    run_dir = run_dir.partition(")")[0]
-    for name, value in start_only(train, run_dir, cwd=tmp_path).items():
-        _, option, described = text.rpartition(f"--{name.replace('_', '-')} ")
-        assert option
-        assert f"(default: {value})" in described.partition(" --")[0]
+    for name, value in rule_of(train, tmp_path).items():
+        described = text.rpartition(f"--{name.replace('_', '-')} ")[2]
+        assert name == "verbose" or f"(default: {value})" in described.split(" --")[0]
 
 
 def test_a_run_without_warmup(train, tmp_path):
     """The default ramp is left out with the warm-up that it is part of."""
-    config = start_only(train, tmp_path, "--n-warmup-epochs", 0)
-    assert config["warmup_start_lr"] is None
+    rule = rule_of(train, tmp_path, "--n-warmup-epochs", 0)
+    assert rule["warmup_start_lr"] is None
 
 
 # Refusals: one line says why, and every file stays as it is.
 
 
-@pytest.mark.parametrize("option", ["--target-lr", "--n-epochs", "--n-hold-epochs"])
-def test_a_run_of_another_rule_is_refused(option, unbroken, refused_train):
+def test_a_run_of_another_rule_is_refused(unbroken, refused_train):
     run_dir, _ = unbroken
     before = contents(run_dir)
-    value = {"--target-lr": 0.0011, "--n-epochs": 7, "--n-hold-epochs": 1}[option]
-    error = refused_train(run_dir, *OPTIONS, option, value)
+    error = refused_train(run_dir, *OPTIONS, "--n-hold-epochs", 1)
     assert f"{run_dir} contains a run of another rule, WarmupExponential" in error
     assert "target_lr=0.001, n_epochs=6" in error
     assert "Choose another --run-dir, or pass --overwrite" in error
@@ -133,6 +124,10 @@ def flip(content):
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
+def empty(content):
+    return b""
+
+
 def lose_an_epoch(content):
     lines = content.splitlines(keepends=True)
     return b"".join(lines[:3] + lines[4:])
@@ -143,12 +138,12 @@ def lose_an_epoch(content):
     [
         ("model.keras", cut),
         ("model.keras", flip),
-        ("model.keras", bytes),
+        ("model.keras", empty),
         ("callback.json", cut),
-        ("callback.json", lambda content: b"\xff"),
+        ("callback.json", empty),
         ("history.csv", cut),
         ("history.csv", lose_an_epoch),
-        ("history.csv", lambda content: b""),
+        ("history.csv", empty),
     ],
 )
 def test_a_damaged_run_is_refused(name, damage, run_dir, refused_train):
