@@ -1,9 +1,11 @@
 """What `expdecay-keras train` does: a small network, and a `fit` that resumes."""
 
+import contextlib
 import csv
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import shutil
 import sys
@@ -18,7 +20,9 @@ from expdecay_keras.callbacks import WarmupExponentialDecay
 from expdecay_keras.rule import DecayRule
 
 DEFAULT_RULE = DecayRule(0.2, 0.01, 20, n_warmup_epochs=2, warmup_start_lr=0.01)
+N_ROWS, N_TEST_ROWS = 1797, 360
 BATCH_SIZE = 32
+STEPS_PER_EPOCH = math.ceil((N_ROWS - N_TEST_ROWS) / BATCH_SIZE)
 RESULTS = (
     "callback.json",
     "model.keras",
@@ -49,40 +53,50 @@ def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
     if _keras.BACKEND == "tensorflow":
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(0)
-    x_train, y_train, x_test, y_test = _load_digits()
     run_dir.mkdir(parents=True, exist_ok=True)
     history = run_dir / "history.csv"
     if overwrite or not (run_dir / "callback.json").exists():
         _start_run(run_dir, rule)
     decay = _load_callback(run_dir, rule)
     model = _load_model(run_dir / "model.keras")
-    steps_per_epoch = -(-len(x_train) // BATCH_SIZE)
-    n_epochs_done = _keras.count_steps(model.optimizer) // steps_per_epoch
+    n_epochs_done = _keras.count_steps(model.optimizer) // STEPS_PER_EPOCH
     _cut_history(history, n_epochs_done)
     if n_epochs_done == rule.n_epochs:
         done = f"{run_dir} already contains this run, finished"
         print(f"{done}; pass --overwrite to train again.")
     else:
-        model.fit(
-            x_train,
-            y_train,
-            batch_size=BATCH_SIZE,
-            initial_epoch=n_epochs_done,
-            epochs=rule.n_epochs,
-            shuffle=False,
-            validation_data=(x_test, y_test),
-            verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[
-                decay,
-                tf.keras.callbacks.CSVLogger(str(history), append=True),
-                _ModelSaver(run_dir / "model.keras"),
-            ],
-        )
+        _fit(model, decay, n_epochs_done, run_dir)
     plotting.figure_of(rule).savefig(run_dir / "learning_rate.png", dpi=150)
     _write_scalars(history, run_dir / "tensorboard")
     print("Results:")
     for name in RESULTS:
         print(f"  {run_dir / name}")
+
+
+def _fit(
+    model: Any, decay: WarmupExponentialDecay, n_epochs_done: int, run_dir: Path
+) -> None:
+    x_train, y_train, x_test, y_test = _load_data()
+    logger: Any = tf.keras.callbacks.CSVLogger(
+        str(run_dir / "history.csv"), append=True
+    )
+    try:
+        model.fit(
+            x_train,
+            y_train,
+            batch_size=BATCH_SIZE,
+            initial_epoch=n_epochs_done,
+            epochs=decay.rule.n_epochs,
+            shuffle=False,
+            validation_data=(x_test, y_test),
+            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=[decay, logger, _ModelSaver(run_dir / "model.keras")],
+        )
+    except OSError:
+        # Of a full disk, Python would complain again when it deletes the open file.
+        with contextlib.suppress(OSError):
+            logger.csv_file.close()
+        raise
 
 
 def _check_packages() -> None:
@@ -96,7 +110,7 @@ def _check_packages() -> None:
         raise ImportError(f"Missing packages: pip install {' '.join(missing)}")
 
 
-def _load_digits() -> tuple[Any, Any, Any, Any]:
+def _load_data() -> tuple[Any, Any, Any, Any]:
     """Returns images and labels to train on, in a fixed order, then those to test on.
 
     The order stays the same in every epoch, so it does not depend on how often the run
@@ -105,8 +119,8 @@ def _load_digits() -> tuple[Any, Any, Any, Any]:
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(x) - 360)
-    return x[order], y[order], x[-360:], y[-360:]
+    order = np.random.default_rng(0).permutation(N_ROWS - N_TEST_ROWS)
+    return x[order], y[order], x[-N_TEST_ROWS:], y[-N_TEST_ROWS:]
 
 
 def _start_run(run_dir: Path, rule: DecayRule) -> None:

@@ -13,32 +13,41 @@ from releases import IS_KERAS_3
 from expdecay_keras import DecayRule
 
 INSTALLED = str(Path(sys.executable).with_name("expdecay-keras"))
-# Put before the command, it sends the process a signal at a call of a function. In the
-# background, say with `pytest &`, processes would ignore SIGINT.
-STOP = """
-import json, os, pathlib, signal
+# Put before the command, it executes a line at a call of a function. A process started
+# in the background, say by `pytest &`, would ignore SIGINT.
+PATCH = """
+import json, os, pathlib, resource, signal
 import tensorflow as tf
 from matplotlib.figure import Figure
 signal.signal(signal.SIGINT, signal.default_int_handler)
 function, calls = {name}, []
-def stopping(*args, **options):
+def patched(*args, **options):
     calls.append(args)
     if len(calls) == {call} and not {afterwards}:
-        os.kill(os.getpid(), {signum})
+        {line}
     result = function(*args, **options)
     if len(calls) == {call} and {afterwards}:
-        os.kill(os.getpid(), {signum})
+        {line}
     return result
-{name} = stopping
+{name} = patched
 """
 
 
+def patch(name, line, call=1, afterwards=False):
+    return PATCH.format(name=name, line=line, call=call, afterwards=afterwards)
+
+
 def stop_before(name, call=1, signum=signal.SIGKILL):
-    return STOP.format(name=name, call=call, afterwards=False, signum=int(signum))
+    return patch(name, f"os.kill(os.getpid(), {signum:d})", call)
 
 
 def stop_after(name, call=1, signum=signal.SIGKILL):
-    return STOP.format(name=name, call=call, afterwards=True, signum=int(signum))
+    return patch(name, f"os.kill(os.getpid(), {signum:d})", call, afterwards=True)
+
+
+def full_disk_at(name, n_bytes):
+    """Files that may not grow beyond a size stand for the disk."""
+    return patch(name, f"resource.setrlimit(resource.RLIMIT_FSIZE, [{n_bytes}] * 2)")
 
 
 def options_of(*arguments):

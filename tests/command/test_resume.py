@@ -14,20 +14,21 @@ from runs import (
     OPTIONS,
     assert_same_run,
     contents,
+    full_disk_at,
     read_history,
     stop_after,
     stop_before,
 )
 
 KILLED = -signal.SIGKILL
-ROW = "tf.keras.callbacks.CSVLogger.on_epoch_end"
+ROW, SAVE = "tf.keras.callbacks.CSVLogger.on_epoch_end", "tf.keras.Model.save"
 # One after the other, and how many epochs each leaves in the history.
 STOPS = [
     (stop_before("os.replace"), None),  # the rule's file is not in its place yet
     (stop_after("os.replace"), None),
     (stop_after(ROW), 1),
     (stop_after("os.replace"), 1),  # the first epoch is saved
-    (stop_after("tf.keras.Model.save", call=2), 3),  # to a file not in its place yet
+    (stop_after(SAVE, call=2), 3),  # to a file not in its place yet
     (stop_before("os.truncate"), 3),
     (stop_after("os.truncate"), 2),
     (stop_before("Figure.savefig"), 6),
@@ -93,20 +94,18 @@ def test_interrupted(interrupted, tmp_path, train):
 def test_interrupted_then_on_a_full_disk(
     interrupted, unbroken, tmp_path, train, refused_train
 ):
-    """Files that may not grow beyond a size stand for the disk."""
 
-    def fill_disk(run_dir, n_bytes):
-        limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({n_bytes}, {n_bytes}))"
-        error = refused_train(run_dir, *OPTIONS, patch=f"import resource\n{limit}\n")
+    def fill_disk(run_dir, name, n_bytes):
+        error = refused_train(run_dir, *OPTIONS, patch=full_disk_at(name, n_bytes))
         assert "File too large" in error
 
-    fill_disk(tmp_path / "new", 100)  # too small for callback.json
+    fill_disk(tmp_path / "new", "json.dumps", 100)
     run_dir = shutil.copytree(interrupted[0], tmp_path / "run")
     model = (run_dir / "model.keras").read_bytes()
-    fill_disk(run_dir, 20_000)  # too small for the model
+    fill_disk(run_dir, SAVE, 20_000)
     lines = (run_dir / "history.csv").read_bytes().splitlines(keepends=True)
     assert len(lines) == 4
-    fill_disk(run_dir, sum(map(len, lines[:3])) + 20)  # for the third row
+    fill_disk(run_dir, ROW, len(b"".join(lines[:3])) + 20)
     assert (run_dir / "model.keras").read_bytes() == model
     output = train(run_dir, *OPTIONS)
     assert "Epoch 3/6" in output
