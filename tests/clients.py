@@ -1,6 +1,9 @@
 """Tools that people train with store the rates exactly: `.ci/matrix clients`."""
 
 import json
+import os
+import subprocess
+import sys
 
 import dvclive.keras
 import keras_tuner
@@ -199,3 +202,53 @@ def test_a_callback_that_stands_before_ours_finds_no_rate(tmp_path, monkeypatch)
     assert np.isfinite(
         json.loads((tmp_path / "live" / "metrics.json").read_text())["train"]["loss"]
     )
+
+
+RAY = """
+import json, sys
+import ray
+import ray.train
+import tensorflow as tf
+from ray.train.tensorflow import TensorflowTrainer
+
+folder = sys.argv[1]
+
+
+class Store(ray.train.UserCallback):
+    def after_report(self, run_context, metrics, checkpoint):
+        with open(folder + "/reports", "a") as file:
+            print(json.dumps(metrics), file=file)
+
+
+def train():
+    from expdecay_keras import WarmupExponentialDecay
+
+    decay = WarmupExponentialDecay(0.1, 1e-3, n_epochs=5, n_warmup_epochs=1)
+    report = tf.keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: ray.train.report(
+            {"learning_rate": logs["learning_rate"]}
+        )
+    )
+    model = tf.keras.Sequential([tf.keras.Input((1,)), tf.keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = y = tf.zeros((16, 1))
+    model.fit(x, y, epochs=5, verbose=0, callbacks=[decay, report])
+
+
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+TensorflowTrainer(
+    train,
+    scaling_config=ray.train.ScalingConfig(num_workers=2),
+    run_config=ray.train.RunConfig(storage_path=folder, callbacks=[Store()]),
+).fit()
+ray.shutdown()
+"""
+
+
+def test_ray_train_reports_the_rates_of_two_workers(tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTEST_ADDOPTS": ""}
+    command = [sys.executable, "-c", RAY, str(tmp_path)]
+    subprocess.run(command, check=True, timeout=240, env=environment)
+    lines = (tmp_path / "reports").read_text().splitlines()
+    expected = [[{"learning_rate": rate}] * 2 for rate in RATES]
+    assert [json.loads(line) for line in lines] == expected
