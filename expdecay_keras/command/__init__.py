@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from expdecay_keras import __version__
 from expdecay_keras.command.preview import preview
 from expdecay_keras.command.train import DEFAULT_RULE, RunError, train
@@ -43,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         resume = "The same command resumes after the last complete epoch."
         print("\nInterrupted.", resume if command == "train" else "", file=sys.stderr)
         return 130
-    except (ImportError, OSError, RunError, ValueError) as error:
+    except (ImportError, OSError, RunError, ValueError, tf.errors.OpError) as error:
         message = " ".join(str(error).split())
         print(f"expdecay-keras {command}: error: {message}", file=sys.stderr)
         return 2

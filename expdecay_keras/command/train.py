@@ -92,9 +92,9 @@ def _fit(
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[decay, logger, _ModelSaver(run_dir / "model.keras")],
         )
-    except OSError:
+    except (OSError, tf.errors.OpError):
         # Of a full disk, Python would complain again when it deletes the open file.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, tf.errors.OpError):
             logger.csv_file.close()
         raise
 
@@ -225,11 +225,8 @@ def _write_scalars(history: Path, log_dir: Path) -> None:
         names = [
             n for n in rows[0] if n != "epoch" and n.startswith("val_") == bool(prefix)
         ]
-        try:
-            with tf.summary.create_file_writer(str(log_dir / part)).as_default():
-                for row in rows:
-                    for name in names:
-                        tag = f"epoch_{name.removeprefix(prefix)}"
-                        tf.summary.scalar(tag, float(row[name]), step=int(row["epoch"]))
-        except tf.errors.OpError as error:  # of a full disk, say
-            raise RunError(f"{log_dir} cannot be written: {error.message}") from error
+        with tf.summary.create_file_writer(str(log_dir / part)).as_default():
+            for row in rows:
+                for name in names:
+                    tag = f"epoch_{name.removeprefix(prefix)}"
+                    tf.summary.scalar(tag, float(row[name]), step=int(row["epoch"]))
