@@ -230,7 +230,7 @@ def test_gradient_tape_loop(data):
     optimizer = model.optimizer
     optimizer.build(model.trainable_variables)
 
-    @tf.function
+    @tf.function(autograph=False)  # in TensorFlow 2.12 it knows no zip(strict=True)
     def train_step(x, y):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((model(x) - y) ** 2)
