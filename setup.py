@@ -5,11 +5,11 @@ from setuptools.command.sdist import sdist
 
 
 class SdistWithTests(sdist):
-    """Adds the tests to the source distribution, their helpers included."""
+    """Adds the tests and, for old releases of setuptools, the licence."""
 
     def make_release_tree(self, base_dir, files):
         tests = glob.glob("tests/**/*.py", recursive=True)
-        super().make_release_tree(base_dir, sorted({*files, *tests}))
+        super().make_release_tree(base_dir, sorted({*files, *tests, "LICENSE"}))
 
 
 setup(cmdclass={"sdist": SdistWithTests})

@@ -1,7 +1,7 @@
 """The command as a whole: its options, its refusals and what is imported."""
 
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 
 import pytest
 from processes import COMMAND
@@ -83,6 +83,10 @@ def test_missing_packages(monkeypatch, refused, tmp_path):
 def test_the_installed_command_is_main():
     (script,) = entry_points(group="console_scripts", name="expdecay-keras")
     assert script.load() is main
+
+
+def test_the_installed_version_is_that_of_the_package():
+    assert version("expdecay-keras") == __version__
 
 
 def test_the_module_is_the_same_command(python):
