@@ -1,7 +1,7 @@
-"""Hold, ramp and exponentially decay a learning rate in Keras, exactly.
+"""Ramps or holds a learning rate in Keras, then decays it to an exact target.
 
-A rule has a base and a target rate, a number of epochs, and optional warm-up, ramp and
-hold. Everything else evaluates `DecayRule`.
+A rule has a base rate, a target rate and a number of epochs, and optionally a warm-up,
+a ramp and a hold. Everything else in this package is built on `DecayRule`.
 """
 
 from expdecay_keras.callbacks import (

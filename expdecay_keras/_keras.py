@@ -1,8 +1,8 @@
 """What differs between Keras releases and backends.
 
-Keras 2 is `tf.keras` up to TensorFlow 2.15 and, as legacy Keras, later releases with
-TF_USE_LEGACY_KERAS=1. It is frozen, so its private attributes may be used; of Keras 3
-only the public API is.
+`tf.keras` is Keras 2 up to TensorFlow 2.15 and, as legacy Keras, in later releases with
+TF_USE_LEGACY_KERAS=1. Keras 2 is frozen, so its private attributes may be used; of
+Keras 3, only the public API is used.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ def _unscaled_optimizer(model: Any) -> Any:
 
 
 def build_optimizers(model: Any) -> None:
-    """Builds a MultiOptimizer, which may learn its inner optimizers only then."""
+    """Builds a MultiOptimizer, which may not know its inner optimizers before that."""
     optimizer = _unscaled_optimizer(model)
     if not hasattr(optimizer, "optimizers") or optimizer.built or not model.built:
         return
-    # Only TensorFlow's models have a strategy.
+    # Only models on the TensorFlow backend have a strategy.
     strategy = getattr(model, "distribute_strategy", None)
     with strategy.scope() if strategy else contextlib.nullcontext():
         model.optimizer.build(model.trainable_variables)
 
 
 def optimizers(model: Any) -> dict[str, Any]:
-    """Returns the model's optimizers by the names of their rates in the log."""
+    """Returns the model's optimizers, keyed by the names of their rates in the log."""
     optimizer = _unscaled_optimizer(model)
     if not hasattr(optimizer, "optimizers"):
         return {"learning_rate": optimizer}
-    named: dict[str, Any] = {}  # those of a MultiOptimizer, Keras 3.15 and later
+    named: dict[str, Any] = {}  # of a MultiOptimizer, in Keras 3.15 and later
     for inner in optimizer.optimizers:
         name = f"learning_rate_{inner.name}"
         if name in named:
@@ -63,7 +63,7 @@ def optimizers(model: Any) -> dict[str, Any]:
 
 
 def can_resume_inside_epoch(model: Any) -> bool:
-    """Whether `BackupAndRestore` is active, which in Keras 2 resumes at the batch."""
+    """Whether `BackupAndRestore` of Keras 2 is active: it can resume at any batch."""
     return not IS_KERAS_3 and getattr(model, "_training_state", None) is not None
 
 
@@ -113,7 +113,8 @@ def set_learning_rate(optimizer: Any, rate: float) -> float:
 def count_steps(optimizer: Any) -> int:
     """Returns the step that the optimizer gives its schedule next.
 
-    Under gradient accumulation that counts batches; `optimizer.iterations`, updates.
+    Under gradient accumulation this step counts batches, whereas
+    `optimizer.iterations` counts updates.
     """
     if IS_KERAS_3:
         return int(_number(optimizer.variables[0]))
@@ -128,10 +129,10 @@ def _number(value: Any) -> Any:
 
 
 def _keras_2_rate(optimizer: Any) -> Any:
-    """Returns the variable, schedule or function of an optimizer of Keras 2.
+    """Returns the variable, schedule or function that sets a Keras 2 optimizer's rate.
 
-    `learning_rate` is all that a legacy optimizer has, or one that wraps another; of
-    the others it is the rate of the last step.
+    It is `_learning_rate`; `learning_rate` may be the rate of the last step. A legacy
+    optimizer, or one that wraps another, has only `learning_rate`.
     """
     if hasattr(optimizer, "_learning_rate"):
         return optimizer._learning_rate
@@ -139,13 +140,13 @@ def _keras_2_rate(optimizer: Any) -> Any:
 
 
 def _has_decay(optimizer: Any) -> bool:
-    """Whether it is a legacy optimizer of Keras 2 that was created with `decay`."""
+    """Whether the optimizer is a legacy one that was created with `decay`."""
     return bool(getattr(optimizer, "_initial_decay", 0.0))
 
 
 def table(rates: npt.NDArray[np.float64], dtype: str) -> Any:
     """Returns rates in a dtype, in the form that `look_up` takes."""
-    if BACKEND == "torch":  # kept on the CPU: a GPU would be initialized
+    if BACKEND == "torch":  # on the CPU, so that no GPU is initialized
         with tf.keras.device("cpu"):
             return tf.keras.ops.convert_to_tensor(rates, dtype)
     return rates.astype(tf.as_dtype(dtype).as_numpy_dtype)
@@ -163,7 +164,7 @@ def look_up(rates: Any, step: Any, steps_per_rate: int) -> Any:
         # The largest float32 below 2**31.
         step = ops.cast(ops.clip(step, 0, 2**31 - 128), "int32")
     index = ops.clip(step // steps_per_rate, 0, last)
-    if BACKEND == "torch":  # the index goes to the table, not the table to the index
+    if BACKEND == "torch":  # move the index to the table's device
         return ops.convert_to_tensor(rates[index.cpu()])
     return ops.take(rates, index)
 
@@ -173,6 +174,6 @@ def as_int64(step: Any) -> tf.Tensor:
     dtype = tf.as_dtype(step.dtype) if hasattr(step, "dtype") else None
     if dtype in (tf.int32, tf.int64):
         return tf.cast(step, tf.int64)
-    # A Python float must not pass through float32, as in `tf.cast`.
+    # A Python float must not pass through float32, as it would in `tf.cast`.
     step = tf.constant(step, tf.float64) if dtype is None else tf.cast(step, tf.float64)
     return tf.cast(tf.clip_by_value(step, 0.0, 2.0**62), tf.int64)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _RateCallback(tf.keras.callbacks.Callback):
-    """What the three callbacks share: configs, copies, warnings, idle optimizers."""
+    """What the three callbacks share: configs, copies, warnings, the idle check."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,14 +67,14 @@ class _RateCallback(tf.keras.callbacks.Callback):
             warnings.warn(message, stacklevel=2)
 
     def _check_idle(self) -> None:
-        """Warns if an optimizer has still not made a step."""
+        """Warns if an optimizer has not taken a step yet."""
         if _keras.is_loss_scaled(self.model):  # all steps so far may have been skipped
             return
         for name, optimizer in _keras.optimizers(self.model).items():
             if _keras.count_steps(optimizer) == 0:
                 self._warn_once(
                     "idle",
-                    f"The optimizer whose rate is `{name}` has made no steps, so its "
+                    f"The optimizer whose rate is `{name}` has taken no steps, so its "
                     "rate has no effect. Compile the model with the optimizer that "
                     "trains it, or build that optimizer with a "
                     "WarmupExponentialSchedule.",
@@ -83,38 +83,38 @@ class _RateCallback(tf.keras.callbacks.Callback):
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
 class WarmupExponentialDecay(_RateCallback):
-    """Sets the learning rate of every epoch by `DecayRule` and logs it.
+    """Sets the learning rate of every epoch according to `DecayRule`, and logs it.
 
     learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
 
-    The rate is a function of the epoch alone, so `fit(initial_epoch=...)`,
-    `BackupAndRestore`, a fresh optimizer and a second `fit` all train at the right
-    rate. Epochs up to `n_warmup_epochs + n_hold_epochs` train at `base_lr` (or on the
-    ramp), the last one at `target_lr`, and so do all epochs after it.
+    The rate is a function of the epoch alone, so it is right after
+    `fit(initial_epoch=...)` or `BackupAndRestore`, with a fresh optimizer and in a
+    second `fit`. Epochs up to `n_warmup_epochs + n_hold_epochs` train at `base_lr` (or
+    on the ramp); the last epoch and all epochs after it train at `target_lr`.
 
-    `logs["learning_rate"]` is the rate that was set when the epoch began, a float:
+    `logs["learning_rate"]` is the rate that was set when the epoch began, as a float:
     History, the progress bar, `CSVLogger` and `TensorBoard` show it. List this callback
     first: callbacks listed before it do not see the rate. With a `MultiOptimizer` every
-    optimizer gets the same rate, logged as `learning_rate_<name>`; to give each its
-    own, build each with a `WarmupExponentialSchedule`.
+    optimizer gets the same rate, logged as `learning_rate_<name>`; to give each
+    optimizer a rate of its own, build each one with a `WarmupExponentialSchedule`.
 
     Warns, at most once per `fit` and reason, if
 
     - `fit(epochs=...)` stops before `target_lr` is reached, or goes past `n_epochs`;
     - another callback changed the rate;
-    - the optimizer has made no steps, because another one trains the model.
+    - the optimizer has taken no steps, because another one trains the model.
 
     Args:
         base_lr: Real number, the rate during warm-up and hold and at the start of the
             decay. Finite, > 0 and normal in float32 (about 1.2e-38 to 3.4e38).
         target_lr: Real number in the same range, the rate of the last epoch and of all
-            epochs after it. A target above `base_lr` makes the rate grow, an equal one
+            epochs after it. A target above `base_lr` makes the rate grow; an equal one
             makes it constant.
         n_epochs: Integer, the number of epochs including warm-up and hold, from
             `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
         n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
-        warmup_start_lr: Real number, the rate of epoch 0, from which warm-up is a
-            linear ramp. Same range as `base_lr`, or 0, which wastes the first epoch:
+        warmup_start_lr: Real number, the rate of epoch 0, where a linear ramp
+            starts. Same range as `base_lr`, or 0, which wastes the first epoch:
             start at `base_lr / n_warmup_epochs` instead, or use a schedule with
             `staircase=False`. Requires `n_warmup_epochs` >= 1. Default None: warm-up
             holds `base_lr`.
@@ -124,9 +124,9 @@ class WarmupExponentialDecay(_RateCallback):
             Default 0.
 
     Raises:
-        TypeError: An argument has the wrong type. When training begins: the model has
-            no optimizer, or one that was built with a schedule, a function or the
-            `decay` of Keras's legacy optimizers.
+        TypeError: An argument has the wrong type; or, when training begins, the model
+            has no optimizer, or has one that was built with a schedule, a function or
+            the `decay` of Keras's legacy optimizers.
         ValueError: An argument is outside its legal range.
 
     Example:
@@ -140,7 +140,8 @@ class WarmupExponentialDecay(_RateCallback):
     [0.01, 0.003162, 0.001, 0.000316, 0.0001]
 
     Reference:
-        "Exponential Learning Rate Scheduler", blog post, 8 July 2022.
+        mondrasovic, "Exponential Learning Rate Scheduler", blog post, 2022,
+        https://mondrasovic.github.io/research/2022/07/08/learning_rate_scheduler.html
     """
 
     def __init__(
@@ -185,8 +186,8 @@ class WarmupExponentialDecay(_RateCallback):
                 raise TypeError(
                     "WarmupExponentialDecay cannot set the learning rate of the "
                     f"optimizer {type(optimizer).__name__}: it was built with a "
-                    "schedule, a function or `decay`. Build it with a number, or with "
-                    "a WarmupExponentialSchedule and without this callback."
+                    "schedule, a function or `decay`. Build it with a number, or use a "
+                    "WarmupExponentialSchedule instead of this callback."
                 )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -215,7 +216,7 @@ class WarmupExponentialDecay(_RateCallback):
         self._check_unchanged(_keras.optimizers(self.model))
 
     def _check_epochs(self, first_epoch: int) -> None:
-        """Warns if `fit` trains other epochs than the rule has."""
+        """Warns if the epochs of `fit` do not match those of the rule."""
         epochs = self._planned("epochs")
         n_epochs, target_lr = self.rule.n_epochs, self.rule.target_lr
         if epochs is None:
@@ -225,7 +226,7 @@ class WarmupExponentialDecay(_RateCallback):
                 "epochs",
                 f"fit(epochs={epochs}) stops before target_lr={target_lr} is reached: "
                 f"the rule has n_epochs={n_epochs}. Each `fit` counts its epochs from "
-                f"0; to continue in another one, pass initial_epoch={epochs}.",
+                f"0; to continue in another `fit`, pass initial_epoch={epochs}.",
             )
         if epochs > n_epochs:
             self._warn_once(
@@ -237,7 +238,7 @@ class WarmupExponentialDecay(_RateCallback):
     def _check_unchanged(self, optimizers: dict[str, Any]) -> None:
         """Warns if an optimizer no longer has the rate that this callback set."""
         for name, optimizer in optimizers.items():
-            if self._set_on.get(name) != id(optimizer):  # a model compiled again
+            if self._set_on.get(name) != id(optimizer):  # the model was compiled again
                 continue
             rate, found = self._set_rates[name], _keras.learning_rate(optimizer)
             if found != rate:
@@ -252,25 +253,25 @@ class WarmupExponentialDecay(_RateCallback):
 class LearningRateLogger(_RateCallback):
     """Logs the learning rate of any optimizer, with any schedule, as `learning_rate`.
 
-    The log contains the rate as it was when the epoch began, as a float: when the epoch
-    ends, a schedule has already moved to the next one. With a `MultiOptimizer` the rate
-    of every optimizer is logged, as `learning_rate_<name>`. List this callback before
-    those that read the log, and after one that sets the rate.
+    The log contains the rate, a float, as it was when the epoch began: by the end of
+    the epoch, a schedule has already moved to the next epoch. With a `MultiOptimizer`
+    the rate of every optimizer is logged, as `learning_rate_<name>`. List this callback
+    before those that read the log, and after one that sets the rate.
 
     Warns, at most once per `fit` and reason, if
 
-    - a `WarmupExponentialSchedule` is behind the epoch at which `fit` starts (a fresh
-      optimizer and `initial_epoch`), inside an epoch (training was stopped there), or
-      past its end;
-    - an epoch has a different number of steps than `steps_per_epoch`, so that the
-      schedule drifts away from the epochs;
-    - the optimizer has made no steps, because another one trains the model.
+    - when `fit` starts, a `WarmupExponentialSchedule` is behind `initial_epoch` (for
+      example, with a fresh optimizer), in the middle of an epoch (where training was
+      stopped), or past its own end;
+    - the number of steps in an epoch is not `steps_per_epoch`, so that the schedule
+      drifts away from the epochs;
+    - the optimizer has taken no steps, because another one trains the model.
 
-    A schedule that counts in steps (`steps_per_epoch=1`), or that is under loss
-    scaling, which skips steps, is not checked against the epochs.
+    A schedule that counts in steps (`steps_per_epoch=1`) is not checked against the
+    epochs, nor is one under loss scaling, which skips steps.
 
     Raises:
-        TypeError: When training begins: the model has no optimizer.
+        TypeError: The model has no optimizer (raised when training begins).
 
     Example:
 
@@ -309,7 +310,7 @@ class LearningRateLogger(_RateCallback):
                 self._check_drift(schedule, step - self._first_steps[name])
 
     def _schedules(self) -> dict[str, WarmupExponentialSchedule]:
-        """Returns our schedules that count epochs, by the names of their rates."""
+        """Returns the schedules to check, keyed by the names of their rates."""
         if _keras.is_loss_scaled(self.model):
             return {}
         schedules = {
@@ -326,7 +327,7 @@ class LearningRateLogger(_RateCallback):
     def _check_position(
         self, schedule: WarmupExponentialSchedule, step: int, epoch: int
     ) -> None:
-        """Warns if the schedule is not where `fit` starts."""
+        """Warns if the schedule is not at the epoch at which `fit` starts."""
         steps_per_epoch, rule = schedule.steps_per_epoch, schedule.rule
         n_steps = rule.n_epochs * steps_per_epoch
         if step >= n_steps:
@@ -337,20 +338,21 @@ class LearningRateLogger(_RateCallback):
             problem = f"is behind epoch index {epoch}, at which `fit` starts"
         elif step % steps_per_epoch and not _keras.can_resume_inside_epoch(self.model):
             target = max(epoch, step // steps_per_epoch)
-            problem = "is inside an epoch, not at its first step"
+            problem = "is in the middle of an epoch"
         else:
             return
         count = "variables[0]" if _keras.IS_KERAS_3 else "iterations"
         self._warn_once(
             "position",
-            f"The schedule {problem}: its optimizer has made {step} of its {n_steps} "
-            f"steps (n_epochs={rule.n_epochs}, steps_per_epoch={steps_per_epoch}). To "
-            f"move the schedule to the start of epoch index {target}, call "
+            f"The schedule {problem}: the optimizer has taken {step} steps, and the "
+            f"schedule has {n_steps} (n_epochs={rule.n_epochs}, "
+            f"steps_per_epoch={steps_per_epoch}). To move the schedule to the start of "
+            f"epoch index {target}, call "
             f"optimizer.{count}.assign({target * steps_per_epoch}) on that optimizer.",
         )
 
     def _check_drift(self, schedule: WarmupExponentialSchedule, n_steps: int) -> None:
-        """Warns if an epoch had other than `steps_per_epoch` steps."""
+        """Warns if the number of steps in an epoch is not `steps_per_epoch`."""
         steps_per_epoch = schedule.steps_per_epoch
         if n_steps <= 0 or n_steps == steps_per_epoch:  # <= 0: the count was reset
             return
@@ -362,7 +364,7 @@ class LearningRateLogger(_RateCallback):
             "drift",
             f"The optimizer counted {n_steps} steps in an epoch, but its schedule has "
             f"steps_per_epoch={steps_per_epoch}: its rates drift away from the epochs. "
-            "Pass the number of batches per epoch. On a dataset of unknown length "
+            "Set it to the number of batches per epoch. On a dataset of unknown length "
             "Keras may count an extra step: set the length with "
             "tf.data.experimental.assert_cardinality, or use WarmupExponentialDecay.",
         )
@@ -372,13 +374,13 @@ class LearningRateLogger(_RateCallback):
 class LearningRateTensorBoard(_RateCallback):
     """Writes the learning rate of every `update_freq`-th step for TensorBoard.
 
-    The scalar `learning_rate` (with a `MultiOptimizer` one `learning_rate_<name>` each)
-    is written at the optimizer's count of steps, one per batch: a second `fit`
-    continues the curve. It shows how a schedule with `staircase=False` falls step by
-    step. Values are written when an epoch ends, or earlier once there are a thousand;
-    the file is closed between writes.
+    The scalar `learning_rate` (with a `MultiOptimizer`, one `learning_rate_<name>` per
+    optimizer) is plotted over the optimizer's step count, one step per batch, so a
+    second `fit` continues the curve. The curve shows how a schedule with
+    `staircase=False` falls step by step. Values are written when an epoch ends, or
+    earlier once there are a thousand; the file is closed between writes.
 
-    Warns, at most once per `fit`, if the optimizer has made no steps, because another
+    Warns, at most once per `fit`, if the optimizer has taken no steps, because another
     one trains the model.
 
     Args:
@@ -387,10 +389,10 @@ class LearningRateTensorBoard(_RateCallback):
             next. Default 1.
 
     Raises:
-        TypeError: An argument has the wrong type. When training begins: the model has
-            no optimizer.
+        TypeError: An argument has the wrong type; or, when training begins, the model
+            has no optimizer.
         ValueError: `update_freq` is outside its legal range.
-        ImportError: When training begins: TensorBoard is not installed.
+        ImportError: TensorBoard is not installed (raised when training begins).
 
     Example:
 
@@ -407,7 +409,7 @@ class LearningRateTensorBoard(_RateCallback):
             )
         self.log_dir = os.fspath(log_dir)
         self.update_freq = check_count("update_freq", update_freq, 1)
-        self._last_steps: dict[str, int] = {}  # of the values so far
+        self._last_steps: dict[str, int] = {}  # of the latest values
         self._begun: dict[str, tuple[int, float]] = {}  # steps and rates of the batch
         self._values: list[tuple[str, int, float]] = []  # not yet written
         self._written_at = -math.inf
@@ -425,7 +427,7 @@ class LearningRateTensorBoard(_RateCallback):
             raise ImportError(
                 "LearningRateTensorBoard needs TensorBoard: pip install tensorboard"
             )
-        self._write(at_once=True)  # what an interrupted `fit` has left
+        self._write(at_once=True)  # values left over from an interrupted `fit`
         self._last_steps = {
             name: _keras.count_steps(optimizer) - 1
             for name, optimizer in _keras.optimizers(self.model).items()
@@ -436,14 +438,14 @@ class LearningRateTensorBoard(_RateCallback):
         for name, optimizer in _keras.optimizers(self.model).items():
             step = _keras.count_steps(optimizer)
             last_step = self._last_steps.get(name, step - 1)
-            # With `steps_per_execution` several steps are made at once.
+            # With `steps_per_execution` several steps are taken at once.
             if step < last_step:  # a rollback
                 last_step = step - 1
             if step // self.update_freq > last_step // self.update_freq:
                 self._begun[name] = step, _keras.learning_rate(optimizer)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # Keras begins one more batch to find the end of a dataset; it has no end.
+        # To find the end of a dataset Keras begins one more batch, and does not end it.
         optimizers = _keras.optimizers(self.model)
         for name, (step, rate) in self._begun.items():
             if _keras.count_steps(optimizers[name]) > step:
@@ -460,9 +462,9 @@ class LearningRateTensorBoard(_RateCallback):
         self._write(at_once=True)
 
     def _write(self, at_once: bool = False) -> None:
-        """Writes the values to a file of their own, by default one per second.
+        """Writes the values to a new file, at most one per second unless `at_once`.
 
-        TensorBoard would read files of the same second in any order.
+        TensorBoard reads files that were created in the same second in any order.
         """
         is_due = at_once or time.monotonic() >= self._written_at + 1.0
         if self._values and is_due:

@@ -32,16 +32,16 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     """Plots learning rates over epochs on a log axis.
 
     Both ends of each curve and its highest point are labelled with their rates;
-    warm-up and hold are shaded. A rule and a history have a value at each epoch;
-    callbacks and staircase schedules keep it until the next. Of more than 1000 epochs
-    about 1000, evenly spaced, are drawn. Where a history or a file has no rate (None,
-    NaN, NA), the curve has a gap.
+    warm-up and hold are shaded. A rule or a history has a value at each epoch; a
+    callback or a staircase schedule keeps its value until the next epoch. If a rule has
+    more than 1000 epochs, about 1000 of them, evenly spaced, are drawn. Where a history
+    or a file has no rate (None, NaN, NA), the curve has a gap.
 
     Args:
-        *rules: One or more of `DecayRule`, `WarmupExponentialDecay`,
-            `WarmupExponentialSchedule`, a `tf.keras.callbacks.History` that contains a
-            learning rate, and the path (str or PathLike) of a CSV file with the columns
-            `epoch` and `learning_rate`, as `CSVLogger` writes it.
+        *rules: One or more of the following: a `DecayRule`, a `WarmupExponentialDecay`,
+            a `WarmupExponentialSchedule`, a `tf.keras.callbacks.History` that contains
+            a learning rate, or the path (str or PathLike) of a CSV file with the
+            columns `epoch` and `learning_rate`, as `CSVLogger` writes it.
         ax: The matplotlib Axes to draw on. Default None: new Axes of 6 by 4 inches.
 
     Returns:
@@ -49,9 +49,9 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: An argument has another type.
+        TypeError: An argument has another type, or there is no argument.
         ValueError: A history or file contains no learning rate, or a line of a file
-            does not fit its header; the message names the line.
+            does not match its header; the message names the line.
         OSError: A file cannot be read.
 
     Example:
@@ -62,7 +62,7 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     'log'
     """
     if not rules:
-        raise TypeError("plot_learning_rate() takes at least one rule. Received: none")
+        raise TypeError("Argument `rules` must not be empty. Received: rules=()")
     curves = [curve for rule in rules for curve in _curves(rule)]
     if ax is None:
         _check_matplotlib()
@@ -87,7 +87,7 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
 
 
 def _curves(source: Any) -> Iterator[_Curve]:
-    """Yields what is to be drawn of one argument."""
+    """Yields the curves to draw for one argument."""
     if isinstance(source, (str, os.PathLike)):
         label = f"history {os.path.basename(os.fspath(source))}"
         yield from _logged_curves(label, _read_csv(source))
@@ -103,8 +103,8 @@ def _rule_curve(source: Any) -> _Curve:
     rule = getattr(source, "rule", source)
     if not isinstance(rule, DecayRule):
         raise TypeError(
-            "Argument `rules` must be rules, callbacks, schedules, histories or paths "
-            f"of CSV files. Received: {source!r}"
+            "Argument `rules` must contain only rules, callbacks, schedules, histories "
+            f"and paths of CSV files. Received: {source!r}"
         )
     last_epoch = rule.n_epochs - 1
     epochs = np.linspace(0, last_epoch, min(rule.n_epochs, 1000)).round()
@@ -134,7 +134,8 @@ def _read_csv(path: str | os.PathLike[str]) -> dict[str, list[float]]:
         where = f"{os.fspath(path)}, line {number}"
         if len(row) != len(header):
             raise ValueError(
-                f"{where}: {len(row)} values, but {len(header)} columns in the header"
+                f"{where} must have {len(header)} values, like the header. "
+                f"Received: {len(row)}"
             )
         values = dict(zip(header, row, strict=True))
         for name, column in columns.items():
@@ -155,12 +156,13 @@ def _logged_curves(label: str, columns: dict[str, Any]) -> Iterator[_Curve]:
     names = _rate_names(columns)
     epochs = columns.get("epoch")
     if not names or not epochs:
-        raise ValueError(f"{label} contains no learning rate of any epoch")
+        raise ValueError(f"{label} contains no learning rate for any epoch")
     for name in names:
         rates = columns[name]
         if len(rates) != len(epochs):
             raise ValueError(
-                f"{label} has {len(rates)} values of {name} for {len(epochs)} epochs"
+                f"{label} must have one value of {name} per epoch. "
+                f"Received: {len(rates)} values, {len(epochs)} epochs"
             )
         yield _Curve(
             label if len(names) == 1 else f"{label}: {name}",
@@ -174,7 +176,7 @@ def _number(value: Any) -> float:
 
 
 def _draw(curve: _Curve, ax: Axes) -> None:
-    """Draws a curve and labels its ends, and its highest rate if that is at neither."""
+    """Draws a curve and labels both of its ends and its highest point."""
     rates = np.where(curve.rates > 0, curve.rates, np.nan)  # a log axis has no 0
     n_lines = len(ax.get_lines())
     (line,) = ax.plot(

@@ -17,7 +17,7 @@ LARGEST_COUNT = 2**53
 
 
 def check_rate(name: str, value: Any, may_be_zero: bool = False) -> float:
-    """Returns a learning rate as a Python float, or raises an error that names it."""
+    """Returns a learning rate as a Python float, or raises an error with its name."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(
             f"Argument `{name}` must be a real number. Received: {name}={value!r}"
@@ -45,7 +45,7 @@ def check_rate(name: str, value: Any, may_be_zero: bool = False) -> float:
 def check_count(
     name: str, value: Any, minimum: int, maximum: int = LARGEST_COUNT
 ) -> int:
-    """Returns a count as a Python int, or raises an error that names it."""
+    """Returns a count as a Python int, or raises an error with its name."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(
             f"Argument `{name}` must be an integer. Received: {name}={value!r}"
@@ -60,7 +60,7 @@ def check_count(
 
 def _not_real(epoch: Any) -> TypeError:
     return TypeError(
-        f"Argument `epoch` must be real numbers. Received: epoch={epoch!r}"
+        f"Argument `epoch` must contain only real numbers. Received: epoch={epoch!r}"
     )
 
 
@@ -68,13 +68,13 @@ def _not_real(epoch: Any) -> TypeError:
 class DecayRule:
     """Ramps or holds the learning rate, then decays it exponentially.
 
-    Epochs are counted from 0. With the epoch at which the decay starts and the decay
-    rate per epoch
+    Epochs are counted from 0. The epoch at which the decay starts and the decay rate
+    per epoch are
 
         decay_start = n_warmup_epochs + n_hold_epochs
         decay_rate = log(target_lr / base_lr) / (n_epochs - (decay_start + 1))
 
-    the learning rate is
+    and the learning rate is
 
         base_lr                                             if epoch <= decay_start
         base_lr * exp(decay_rate * (epoch - decay_start))   in between
@@ -85,16 +85,16 @@ class DecayRule:
 
         warmup_start_lr + (base_lr - warmup_start_lr) * epoch / n_warmup_epochs
 
-    Ramp, hold and decay together are known as WSD (warm-up, stable, decay). The epoch
-    at which the decay starts has exactly `base_lr`, the last epoch, `n_epochs - 1`,
-    exactly `target_lr`. Before epoch 0 the rate is that of epoch 0; past the end it
-    stays at `target_lr`.
+    Ramp, hold and decay together are known as WSD (warm-up, stable, decay). The rate is
+    exactly `base_lr` at the epoch at which the decay starts, and exactly `target_lr` at
+    the last epoch, `n_epochs - 1`. Before epoch 0 it is that of epoch 0; past the end
+    it stays at `target_lr`.
 
     Args:
         base_lr: Real number, the rate during warm-up and hold and at the start of the
             decay. Finite, > 0 and normal in float32 (about 1.2e-38 to 3.4e38).
         target_lr: Real number in the same range, the rate of the last epoch. A target
-            above `base_lr` makes the rate grow, an equal one makes it constant.
+            above `base_lr` makes the rate grow; an equal one makes it constant.
         n_epochs: Integer, the number of epochs including warm-up and hold, from
             `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
         n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
@@ -116,8 +116,10 @@ class DecayRule:
     [0.01, 0.01, 0.002154, 0.000464, 0.0001]
 
     Reference:
-        "Exponential Learning Rate Scheduler", blog post, 8 July 2022. Ramp, hold and
-        decay: Hu et al., "MiniCPM", 2024, https://arxiv.org/abs/2404.06395.
+        mondrasovic, "Exponential Learning Rate Scheduler", blog post, 2022,
+        https://mondrasovic.github.io/research/2022/07/08/learning_rate_scheduler.html
+        For ramp, hold and decay: Hu et al., "MiniCPM", 2024,
+        https://arxiv.org/abs/2404.06395
     """
 
     base_lr: float
@@ -144,7 +146,7 @@ class DecayRule:
         self._check_agreement()
 
     def _check_agreement(self) -> None:
-        """Raises ValueError if arguments that are legal alone are inconsistent."""
+        """Raises ValueError if arguments contradict each other."""
         n_epochs, n_warmup_epochs = self.n_epochs, self.n_warmup_epochs
         received = f"n_epochs={n_epochs}, n_warmup_epochs={n_warmup_epochs}"
         if self.n_hold_epochs:
@@ -152,13 +154,13 @@ class DecayRule:
         if n_epochs < self.decay_start + 2:
             raise ValueError(
                 "Argument `n_epochs` must be at least n_warmup_epochs + n_hold_epochs "
-                "+ 2, one epoch at base_lr and one at target_lr. "
+                "+ 2 (one epoch at base_lr and one at target_lr). "
                 f"Received: {received}"
             )
         if self.warmup_start_lr is not None and n_warmup_epochs == 0:
             raise ValueError(
-                "Argument `warmup_start_lr` needs `n_warmup_epochs` >= 1. Received: "
-                f"warmup_start_lr={self.warmup_start_lr!r}, n_warmup_epochs=0"
+                "Argument `warmup_start_lr` must be None if n_warmup_epochs is 0. "
+                f"Received: warmup_start_lr={self.warmup_start_lr!r}, n_warmup_epochs=0"
             )
 
     @property
@@ -183,10 +185,11 @@ class DecayRule:
     def learning_rate(
         self, epoch: npt.ArrayLike | tf.Tensor, dtype: tf.DType | str | None = None
     ) -> tf.Tensor:
-        """Returns the learning rate at `epoch`: the equation of the class.
+        """Returns the learning rate at `epoch`, by the equation of the class.
 
-        It is evaluated in float64 and cast once, at the end: for a tensor in TensorFlow
-        ops (eagerly, in a `tf.function` or under XLA), for anything else in NumPy.
+        The equation is evaluated in float64 and the result is cast once. A tensor is
+        evaluated in TensorFlow ops (eagerly, in a `tf.function` or under XLA), anything
+        else in NumPy.
 
         Args:
             epoch: Number, list, NumPy array or tensor of any shape: epochs counted from
@@ -211,7 +214,8 @@ class DecayRule:
         dtype = tf.as_dtype(dtype or tf.keras.backend.floatx())
         if not dtype.is_floating:
             raise TypeError(
-                f"Argument `dtype` must be floating. Received: dtype={dtype.name!r}"
+                "Argument `dtype` must be a floating-point dtype. "
+                f"Received: dtype={dtype.name!r}"
             )
         if not tf.is_tensor(epoch):
             return tf.cast(self.rates(epoch), dtype)
@@ -224,7 +228,8 @@ class DecayRule:
     def rates(self, epoch: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Returns the learning rate at `epoch` in float64, without TensorFlow.
 
-        Args and errors are those of `learning_rate`, except that it takes no tensor.
+        The argument and the errors are those of `learning_rate`, except that `epoch`
+        must not be a tensor.
         """
         epochs = np.asarray(epoch)
         if epochs.dtype.kind not in "iuf":

@@ -23,11 +23,11 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
     learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
 
     With `staircase` all steps of an epoch have the rate that `WarmupExponentialDecay`
-    sets for that epoch, to the bit. Without it the rate changes at every step and
+    sets for that epoch, bit for bit. Without it the rate changes at every step and
     agrees with the staircase at the first step of each epoch. Before step 0 the rate is
     that of step 0; past the end it stays at `target_lr`.
 
-    A rule that is given in steps, "500 warm-up steps of 20,000", is a schedule with
+    For a rule that is given in steps ("500 warm-up steps out of 20,000"), pass
     `steps_per_epoch=1` and numbers of steps in place of numbers of epochs.
 
     The optimizer counts the steps, one per batch, and is saved with the model, so that
@@ -37,41 +37,41 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         optimizer.variables[0].assign(initial_epoch * steps_per_epoch)
 
     `LearningRateLogger` warns if that is needed. Keras 3 does not count steps that
-    dynamic loss scaling skips, so that a schedule lags behind. On TensorFlow it counts
+    dynamic loss scaling skips, so a schedule lags behind. On TensorFlow, Keras 3 counts
     one extra step per epoch on a dataset of unknown length.
 
     Args:
         base_lr: Real number, the rate during warm-up and hold and at the start of the
             decay. Finite, > 0 and normal in float32 (about 1.2e-38 to 3.4e38).
         target_lr: Real number in the same range, the rate of the last epoch and of all
-            epochs after it. A target above `base_lr` makes the rate grow, an equal one
+            epochs after it. A target above `base_lr` makes the rate grow; an equal one
             makes it constant.
         n_epochs: Integer, the number of epochs including warm-up and hold, from
             `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
         n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
-        warmup_start_lr: Real number, the rate at step 0, from which warm-up is a linear
-            ramp. Same range as `base_lr`, or 0, which wastes the first step (with
+        warmup_start_lr: Real number, the rate at step 0, where a linear ramp starts.
+            Same range as `base_lr`, or 0, which wastes the first step (with
             `staircase`, the first epoch). Requires `n_warmup_epochs` >= 1. Default
             None: warm-up holds `base_lr`.
         n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up
             and the start of the decay. Default 0.
-        steps_per_epoch: Integer from 1 to 2**31 - 1, the number of batches that an
-            epoch trains on: `len(dataset)`, also with `gradient_accumulation_steps`,
-            and fewer with `validation_split`.
+        steps_per_epoch: Integer from 1 to 2**31 - 1, the number of training batches
+            per epoch: `len(dataset)`, even with `gradient_accumulation_steps`; with
+            `validation_split`, only the batches that are left for training.
         staircase: bool, whether the rate is constant within an epoch. Default True.
         name: String, the name of the schedule's operations. Default
             "WarmupExponentialSchedule".
 
     Returns:
-        Called with a step (a number, an array or a tensor of any shape; fractions are
-        truncated), a tensor of the same shape, of the dtype that
-        `tf.keras.backend.floatx()` was when the schedule was created.
+        When called with a step (a number, an array or a tensor of any shape; fractions
+        are truncated), a schedule returns a tensor of the same shape. Its dtype is that
+        of `tf.keras.backend.floatx()` when the schedule was created.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: An argument is outside its legal range. On JAX and PyTorch also if
-            the rule has more than 2**23 different rates: `n_epochs` with `staircase`,
-            otherwise `n_epochs * steps_per_epoch`.
+        ValueError: An argument is outside its legal range. On JAX and PyTorch, also if
+            the schedule has more than 2**23 rates. It has `n_epochs` rates with
+            `staircase`, otherwise `n_epochs * steps_per_epoch`.
 
     Example:
 
@@ -80,7 +80,8 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
     [0.01, 0.01, 0.002154, 0.002154, 0.000464, 0.0001]
 
     Reference:
-        "Exponential Learning Rate Scheduler", blog post, 8 July 2022.
+        mondrasovic, "Exponential Learning Rate Scheduler", blog post, 2022,
+        https://mondrasovic.github.io/research/2022/07/08/learning_rate_scheduler.html
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         return self._staircase
 
     def _make_table(self) -> Any:
-        """Returns the rates to look up; None if they are too many for TensorFlow."""
+        """Returns the table of rates, or None if they are too many for TensorFlow."""
         rates_per_epoch = 1 if self.staircase else self.steps_per_epoch
         n_rates = self.rule.n_epochs * rates_per_epoch
         if n_rates <= _keras.LARGEST_TABLE:
@@ -146,8 +147,8 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
             return None
         too_many = "n_epochs" if self.staircase else "n_epochs * steps_per_epoch"
         raise ValueError(
-            f"Argument `{too_many}` must be at most 2**23 on the backend "
-            f"{_keras.BACKEND}. Received: n_epochs={self.rule.n_epochs}, "
+            f"Argument `{too_many}` must be at most 2**23 on the "
+            f"{_keras.BACKEND} backend. Received: n_epochs={self.rule.n_epochs}, "
             f"steps_per_epoch={self.steps_per_epoch}, staircase={self.staircase}"
         )
 
@@ -229,7 +230,8 @@ def make_lr_scheduler(
     [0.01, 0.01, 0.002154, 0.000464, 0.0001]
 
     Reference:
-        "Exponential Learning Rate Scheduler", blog post, 8 July 2022.
+        mondrasovic, "Exponential Learning Rate Scheduler", blog post, 2022,
+        https://mondrasovic.github.io/research/2022/07/08/learning_rate_scheduler.html
     """
     rule = DecayRule(base_lr, target_lr, n_epochs, n_warmup_epochs)
     factor = math.exp(rule.decay_rate)

@@ -80,7 +80,7 @@ def test_keras_tuner_hands_every_trial_a_callback_of_its_own(tmp_path):
     for trial in trials:  # the rate of the best epoch, the last
         stored = trial.metrics.get_history("learning_rate")
         assert [(seen.value, seen.step) for seen in stored] == [([RATES[4]], 4)]
-    # Copied for each trial, the callback brings its config along.
+    # A callback that is copied for each trial keeps its config.
     tuner = keras_tuner.RandomSearch(build_tried, project_name="copied", **options)
     tuner.search(X, Y, callbacks=[decay()], **FIT)
     for trial in tuner.oracle.get_best_trials(2):
@@ -109,7 +109,7 @@ def test_scikeras_clones_the_callback():
 
 @by_both
 def test_mlflow_autolog(make, callback, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where it puts files
+    monkeypatch.chdir(tmp_path)  # MLflow writes files there
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     mlflow.tensorflow.autolog(log_models=False, checkpoint=False)
     try:
@@ -169,7 +169,7 @@ def test_wandb(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("first", [True, False], ids=["logger-first", "logger-last"])
 def test_wandb_stores_the_next_epochs_rate_of_a_schedule(first, tmp_path, monkeypatch):
-    """Whatever the order: it asks the schedule after the epoch, and keeps that."""
+    """In either order: WandbMetricsLogger asks the schedule after the epoch."""
     listed = [LearningRateLogger(), None] if first else [None, LearningRateLogger()]
     model = planned()
     stored = wandb_rates(tmp_path, monkeypatch, model, *listed)

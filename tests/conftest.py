@@ -51,7 +51,7 @@ def floatx():
 
 @pytest.fixture
 def start(tmp_path_factory):
-    """Starts a script in a fresh process, which ends with the test at the latest."""
+    """Starts a script in a fresh process, which does not outlive the test."""
     processes = []
 
     def start(script, *argv, **options):

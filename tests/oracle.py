@@ -5,7 +5,7 @@ import pytest
 
 from expdecay_keras import DecayRule
 
-# Arguments, and five epochs' rates to six decimals, from the text the rule is from.
+# Arguments, and the rates of five epochs to six decimals, from the post on the rule.
 REFERENCE_TABLE = pytest.mark.parametrize(
     "arguments, rates",
     [

@@ -1,7 +1,8 @@
-"""Fresh processes for the tests: bounded waits, and none outlives its test.
+"""Fresh processes for the tests: every wait is bounded, and none outlives its test.
 
-They are forked from a server that has imported TensorFlow but run nothing, so that each
-starts in milliseconds instead of seconds. They do not know this package yet.
+They are forked from a server that has imported TensorFlow but has not run anything, so
+that each starts in milliseconds instead of seconds. The server does not import this
+package.
 """
 
 import multiprocessing
@@ -74,7 +75,7 @@ class Process:
             self.process.join(0.01)
 
     def send(self, signum: int, after: float = 0.0) -> None:
-        """Sends a signal unless the process ends within some seconds."""
+        """Sends a signal unless the process ends within `after` seconds."""
         self.process.join(after)
         if self.process.is_alive():
             os.kill(self.process.pid, signum)

@@ -12,7 +12,7 @@ KERAS_VERSION = tuple(
 )
 
 needs_tensorflow = pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="what it uses is TensorFlow's own"
+    BACKEND != "tensorflow", reason="only for TensorFlow"
 )
 needs_keras_3 = pytest.mark.skipif(not IS_KERAS_3, reason="this is Keras 2")
 needs_legacy_optimizers = pytest.mark.skipif(

@@ -50,7 +50,7 @@ not_counts = st.integers(max_value=-1) | st.integers(2**53 + 1)
 
 @st.composite
 def illegal_arguments(draw):
-    """Arguments of which one is illegal, its name, and the error that has to come."""
+    """Arguments, one of them illegal, its name, and the error that must be raised."""
     arguments = draw(rule_arguments())
     name = draw(st.sampled_from(list(arguments)))
     error = draw(st.sampled_from([TypeError, ValueError]))

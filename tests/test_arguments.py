@@ -24,8 +24,8 @@ FROM_0 = "must be from 0 to 9007199254740992"
 FROM_1 = "must be from 1 to 9007199254740992"
 FROM_2 = "must be from 2 to 9007199254740992"
 ENOUGH = (
-    "must be at least n_warmup_epochs + n_hold_epochs + 2, "
-    "one epoch at base_lr and one at target_lr"
+    "must be at least n_warmup_epochs + n_hold_epochs + 2 "
+    "(one epoch at base_lr and one at target_lr)"
 )
 NOT_ENOUGH = f"Argument `n_epochs` {ENOUGH}. Received: n_epochs=4, n_warmup_epochs=3"
 
@@ -95,7 +95,7 @@ def test_illegal_argument(name, value, error, constraint):
         ),
         pytest.param(
             {"n_warmup_epochs": 0, "warmup_start_lr": 0.05},
-            "Argument `warmup_start_lr` needs `n_warmup_epochs` >= 1. "
+            "Argument `warmup_start_lr` must be None if n_warmup_epochs is 0. "
             "Received: warmup_start_lr=0.05, n_warmup_epochs=0",
             id="a ramp without warm-up",
         ),
@@ -138,7 +138,9 @@ def test_illegal_arguments_at_random(drawn):
 def test_illegal_epoch(epoch):
     with pytest.raises(TypeError) as raised:
         DecayRule(**LEGAL).learning_rate(epoch)
-    message = f"Argument `epoch` must be real numbers. Received: epoch={epoch!r}"
+    message = (
+        f"Argument `epoch` must contain only real numbers. Received: epoch={epoch!r}"
+    )
     assert str(raised.value) == message
 
 
@@ -146,7 +148,9 @@ def test_illegal_epoch(epoch):
 def test_illegal_dtype(dtype):
     with pytest.raises(TypeError) as raised:
         DecayRule(**LEGAL).learning_rate(1, dtype)
-    message = f"Argument `dtype` must be floating. Received: dtype={dtype!r}"
+    message = (
+        f"Argument `dtype` must be a floating-point dtype. Received: dtype={dtype!r}"
+    )
     assert str(raised.value) == message
 
 

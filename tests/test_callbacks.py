@@ -240,7 +240,7 @@ def test_several_optimizers(chosen_by, data):
     slow, quick = optimizers.SGD(0.5, name="slow"), optimizers.Adam(0.5, name="quick")
     if chosen_by == "map":
         choose = optimizers.OptimizerMap(slow, {".*a/.*": quick})
-    else:  # the optimizer learns only from the weights which optimizers it has
+    else:  # the MultiOptimizer knows its optimizers once it has seen the weights
 
         def choose(variable):
             return quick if "a/" in variable.path else slow
@@ -339,7 +339,7 @@ def test_hooks_without_train_begin_warn_too(model):
         decay.on_epoch_begin(1)
 
 
-def test_an_optimizer_whose_rate_was_no_number(fit):
+def test_an_optimizer_whose_rate_was_not_a_number(fit):
     model = build_model(tf.keras.optimizers.SGD(float("nan")))
     rates = fit(model, [WarmupExponentialDecay(0.5, 0.25, 2)], epochs=2)[
         "learning_rate"
@@ -347,7 +347,7 @@ def test_an_optimizer_whose_rate_was_no_number(fit):
     assert rates == [0.5, 0.25]
 
 
-def test_a_rate_set_between_two_fits_is_no_conflict(model, fit):
+def test_a_rate_set_between_two_fits_is_not_a_conflict(model, fit):
     decay = WarmupExponentialDecay(0.5, 0.25, 2)
     fit(model, [decay], epochs=2)
     model.optimizer.learning_rate = 0.125
@@ -406,7 +406,7 @@ def test_defaults_are_in_the_config():
 
 
 def test_rule_is_read_only():
-    # open_clip#413: the obvious way to change a running plan trained by the old one.
+    # open_clip#413: after an obvious change of its plan, a run trained by the old one.
     decay = WarmupExponentialDecay(0.1, 0.01, 5)
     with pytest.raises(AttributeError):
         decay.rule = DecayRule(0.5, 0.01, 5)
@@ -548,7 +548,7 @@ def test_logger_beside_tensorboard(order, fit, tmp_path):
     model, schedule = scheduled()
     callbacks = [LearningRateLogger(), tf.keras.callbacks.TensorBoard(str(tmp_path))]
     fit(model, callbacks[::order], epochs=6, batch_size=4)
-    # Keras's TensorBoard asks a schedule after the epoch: the next epoch's rate.
+    # Keras's TensorBoard asks the schedule after the epoch: it gets the next rate.
     rates = float32_rates(schedule.rule, range(1, 7))
     assert scalars(tmp_path / "train", "epoch_learning_rate") == list(enumerate(rates))
 
@@ -570,13 +570,13 @@ def test_tensorboard_has_the_rate_of_every_kth_step(
 ):
     # tf-keras#403, keras#14291 ask for the rate of every batch.
     model, schedule = scheduled(staircase)
-    # A fit that resumes, with another callback, resumes the updates' count.
+    # A `fit` that resumes with another callback continues the count of steps.
     for first, last in [(0, 2), (2, 6)]:
         writer = LearningRateTensorBoard(str(tmp_path), update_freq)
         fit(model, [writer], epochs=last, initial_epoch=first, batch_size=4)
-    updates = range(0, 24, update_freq)
+    steps = range(0, 24, update_freq)
     assert scalars(tmp_path) == [
-        (update, evaluate(schedule, update).item()) for update in updates
+        (step, evaluate(schedule, step).item()) for step in steps
     ]
 
 
@@ -589,11 +589,11 @@ def test_tensorboard_from_between_two_multiples(fit, tmp_path):
         epochs=3,
         batch_size=4,
     )
-    assert [update for update, _ in scalars(tmp_path)] == [1305, 1310]
+    assert [step for step, _ in scalars(tmp_path)] == [1305, 1310]
 
 
 @needs_steps_per_execution
-def test_tensorboard_with_several_updates_at_once(fit, tmp_path):
+def test_tensorboard_with_several_steps_at_once(fit, tmp_path):
     model, _ = scheduled(staircase=False)
     model.compile(model.optimizer, "mse", steps_per_execution=2)
     fit(
@@ -602,7 +602,7 @@ def test_tensorboard_with_several_updates_at_once(fit, tmp_path):
         epochs=3,
         batch_size=4,
     )
-    assert [update for update, _ in scalars(tmp_path)] == [0, 4, 6, 10]
+    assert [step for step, _ in scalars(tmp_path)] == [0, 4, 6, 10]
 
 
 @needs_multi_optimizer

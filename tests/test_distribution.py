@@ -1,4 +1,4 @@
-"""Several devices and several processes: the rates and weights of a single device."""
+"""Several devices or processes give the rates and weights of a single device."""
 
 import json
 import socket
@@ -13,9 +13,9 @@ from processes import SECONDS
 from releases import BACKEND, IS_KERAS_3, KERAS_VERSION, needs_keras_3, needs_tensorflow
 from training import NAMES, RULE, STEPS_PER_EPOCH, Training
 
-only_jax = pytest.mark.skipif(BACKEND != "jax", reason="it is about JAX")
+only_jax = pytest.mark.skipif(BACKEND != "jax", reason="only for JAX")
 needs_keras_2 = pytest.mark.skipif(IS_KERAS_3, reason="this is Keras 3")
-only_torch = pytest.mark.skipif(BACKEND != "torch", reason="it is about PyTorch")
+only_torch = pytest.mark.skipif(BACKEND != "torch", reason="only for PyTorch")
 
 
 def free_addresses(n):
@@ -31,7 +31,7 @@ def free_addresses(n):
 def results(*processes):
     """Waits for processes that train together; returns what each has printed last.
 
-    They may wait for each other forever, so it fails as soon as one of them has.
+    They may wait for each other forever, so this fails as soon as one of them fails.
     """
     running = {process.process.sentinel: process for process in processes}
     deadline = time.monotonic() + SECONDS
@@ -51,12 +51,12 @@ def single():
 
 
 def assert_rates(result, names=NAMES):
-    """Asserts the rates of the rule, to the bit."""
+    """Asserts that the rates are those of the rule, bit for bit."""
     steps = np.arange(RULE.n_epochs * STEPS_PER_EPOCH)
     step_rates = {
         "callback": None,
         "staircase": float32_rates(RULE, steps // STEPS_PER_EPOCH),
-        "smooth": float32_rates(RULE, steps / STEPS_PER_EPOCH),
+        "continuous": float32_rates(RULE, steps / STEPS_PER_EPOCH),
     }
     assert list(result) == names
     for name, report in result.items():
@@ -212,7 +212,7 @@ import sys
 from torch.distributed.run import main
 main(sys.argv[1:])
 """
-# The guide forks a parent, and this one has used TensorFlow.
+# The guide forks its processes; here the parent has already used TensorFlow.
 FORK = """
 multiprocessing.current_process().daemon = False  # a daemon must not start processes
 for name in NAMES:
@@ -263,7 +263,7 @@ assert strategy.num_replicas_in_sync == 2
 """
 PARAMETER_SERVER = """
 cluster = tf.train.ClusterSpec(json.loads(os.environ["CLUSTER"]))
-# The default, the number of cores, may be so few that the servers wait forever.
+# The default, the number of cores, may be so small that the servers wait forever.
 config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=4)
 servers = [
     tf.distribute.Server(cluster, job, 0, config=config) for job in cluster.jobs
@@ -281,7 +281,7 @@ def test_mirrored_strategy(start, single):
     script = TENSORFLOW.replace("STRATEGY", MIRRORED)
     (result,) = results(start(script, *names))
     assert_rates(result, names)
-    if not IS_KERAS_3 or KERAS_VERSION >= (3, 8):  # before 3.8 its weights are others
+    if not IS_KERAS_3 or KERAS_VERSION >= (3, 8):  # before 3.8 its weights differ
         assert_weights(result, single)
 
 
@@ -309,7 +309,7 @@ def test_parameter_server_strategy(start, single):
     assert_weights(result, single)
 
 
-# Keras 3 leaves it to a loop of one's own to train with several processes.
+# With Keras 3, training in several processes needs a loop of one's own.
 MULTI_WORKER_LOOP = """
 import json
 import tensorflow as tf
@@ -325,7 +325,7 @@ def train(training):
 
     def update(x, y):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum((model(x) - y) ** 2) / 8  # the numbers in a batch
+            loss = tf.reduce_sum((model(x) - y) ** 2) / 8  # 4 rows of 2 numbers
         weights = model.trainable_weights
         optimizer.apply(tape.gradient(loss, weights), weights)
 
@@ -349,8 +349,8 @@ print(json.dumps(result))
 @needs_tensorflow
 def test_multi_worker_mirrored_strategy_in_a_loop(start, single):
     if KERAS_VERSION < (3, 8):
-        pytest.skip("before 3.8 each process trains for itself")
+        pytest.skip("before 3.8 each process trains on its own")
     both = results(*start_workers(start, MULTI_WORKER_LOOP))
-    for result in both:  # keras#20585: should `fit` work one day, this will notice
+    for result in both:  # keras#20585: this fails once `fit` works
         assert "PerReplica" in result.pop("fit")
     assert_both_trained(both, single)

@@ -49,7 +49,7 @@ def shaded(ax):
 
 
 def shown_rate(line, epoch):
-    """The rate that a line shows at an epoch, its steps taken as such."""
+    """The rate that a line, which may be stepped, shows at an epoch."""
     x, y = line.get_xdata(), line.get_ydata()
     if line.get_drawstyle() == "steps-post":
         return y[np.searchsorted(x, epoch, side="right") - 1]
@@ -106,7 +106,7 @@ def test_one_legend(ax):
         "warm-up",
     ]
     styles = {line.get_linestyle() for line in ax.get_lines()}
-    assert len(styles) == 4  # the curves lie on one another
+    assert len(styles) == 4  # the curves lie on top of each other
 
 
 def test_callback_and_schedules_share_the_axis_of_epochs(ax):
@@ -210,7 +210,7 @@ def test_names_of_files_are_taken_literally(name, label, tmp_path, ax):
 # Errors
 
 
-NONE = "history log.csv contains no learning rate of any epoch"
+NONE = "history log.csv contains no learning rate for any epoch"
 
 
 @pytest.mark.parametrize(
@@ -222,12 +222,12 @@ NONE = "history log.csv contains no learning rate of any epoch"
         pytest.param("epoch,learning_rate\n", NONE, id="no rows"),
         pytest.param(
             "epoch,learning_rate\n0,0.5\n1\n",
-            "{path}, line 3: 1 values, but 2 columns in the header",
+            "{path}, line 3 must have 2 values, like the header. Received: 1",
             id="too few values",
         ),
         pytest.param(
             "epoch,learning_rate\n0,0.5,1\n",
-            "{path}, line 2: 3 values, but 2 columns in the header",
+            "{path}, line 2 must have 2 values, like the header. Received: 3",
             id="too many values",
         ),
         pytest.param(
@@ -255,17 +255,18 @@ def test_files_that_are_refused(content, message, tmp_path):
     [
         pytest.param(
             make_history([0, 1], loss=[0.5, 0.25]),
-            "history contains no learning rate of any epoch",
+            "history contains no learning rate for any epoch",
             id="no rate",
         ),
         pytest.param(
             tf.keras.callbacks.History(),
-            "history contains no learning rate of any epoch",
+            "history contains no learning rate for any epoch",
             id="not trained",
         ),
         pytest.param(
             make_history([0, 1], learning_rate=[0.5]),
-            "history has 1 values of learning_rate for 2 epochs",
+            "history must have one value of learning_rate per epoch. "
+            "Received: 1 values, 2 epochs",
             id="too few rates",
         ),
     ],
@@ -279,7 +280,7 @@ def test_histories_that_are_refused(history, message):
 def test_no_arguments():
     with pytest.raises(TypeError) as raised:
         plot_learning_rate()
-    message = "plot_learning_rate() takes at least one rule. Received: none"
+    message = "Argument `rules` must not be empty. Received: rules=()"
     assert str(raised.value) == message
 
 
@@ -288,8 +289,8 @@ def test_arguments_of_another_type(source):
     with pytest.raises(TypeError) as raised:
         plot_learning_rate(source)
     assert str(raised.value) == (
-        "Argument `rules` must be rules, callbacks, schedules, histories or paths of "
-        f"CSV files. Received: {source!r}"
+        "Argument `rules` must contain only rules, callbacks, schedules, histories and "
+        f"paths of CSV files. Received: {source!r}"
     )
 
 

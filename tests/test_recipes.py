@@ -66,7 +66,7 @@ def wav2vec(steps):
 
 
 def nerf(steps):
-    """Keras's `ExponentialDecay` by 0.1 in 500 thousand steps, as for the paper.
+    """Keras's `ExponentialDecay` by 0.1 in 500,000 steps, as in the paper.
 
     https://github.com/bmild/nerf/blob/master/run_nerf.py
     https://github.com/bmild/nerf/blob/master/paper_configs/blender_config.txt
@@ -75,7 +75,7 @@ def nerf(steps):
 
 
 def deepmd(steps, smooth):
-    """`start_lr` decays every `decay_steps`, to be `stop_lr` at step `numb_steps`.
+    """Decays every `decay_steps`, from `start_lr` to `stop_lr` at step `numb_steps`.
 
     https://docs.deepmodeling.com/projects/deepmd/en/latest/train/learning-rate.html
     https://github.com/deepmodeling/deepmd-kit/tree/master/examples/water/se_e2_a
@@ -95,7 +95,7 @@ def some_steps(n_steps, *turns):
 
 
 def efficientnet_rule():
-    # The stairs are counted from epoch 0: by epoch 5 they have come down.
+    # The stairs are counted from epoch 0, so they have already fallen by epoch 5.
     factor = 0.97 ** (1 / 2.4)
     return DecayRule(0.256 * factor**5, 0.256 * factor**349, 350, 5, 0.0)
 
@@ -115,7 +115,7 @@ def minicpm_rule(n_steps, warmup_end, stable_end):
             id="EfficientNet",
         ),
         pytest.param(
-            # The paper leaves out the warm-up and the total: any will do.
+            # The paper does not give the lengths of warm-up and training: any will do.
             minicpm_rule(289_301, 1000, 263_000),
             lambda steps: minicpm(steps, 1000, 263_000),
             some_steps(289_301, 1000, 263_000),

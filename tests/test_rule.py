@@ -96,7 +96,7 @@ def test_decay_start_and_decay_rate():
 
 
 def assert_accurate(rule, epochs):
-    """Checks that float32 rates are off by half an ulp or a hair more."""
+    """Checks that float32 rates are off by half an ulp at most, or a hair more."""
     rates = rule.learning_rate(epochs, dtype="float32").numpy()
     error = np.abs(rates - true_rates(rule, epochs)) / np.spacing(rates)
     assert error.max() <= 0.5000001, rule
@@ -117,7 +117,7 @@ def test_random_rules_are_accurate(n_rules, seed):
 
 
 def test_a_rate_that_is_not_the_nearest_float32_is_accurate():
-    # About one rate in 1e8 is not. The error of this one is 0.50000000056 ulp.
+    # About one rate in 1e8 is not the nearest. This one is off by 0.50000000056 ulp.
     assert_accurate(DecayRule(0.029, 9.9e-5, 194), [172])
 
 

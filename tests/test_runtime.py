@@ -41,7 +41,7 @@ tf.config.set_logical_device_configuration(
 
 
 def test_devices_and_threads_can_be_set_up_afterwards(python):
-    # tensorflow#34568, #25138: a callback that computes when it is made prevents it.
+    # tensorflow#34568, #25138: a callback that computes when it is made prevents this.
     python(MAKE + OFF)
 
 
@@ -100,7 +100,7 @@ def test_a_forked_child_trains(python):
 
 
 def test_a_forked_child_makes_a_large_schedule(python):
-    """The parent has made small ones; TensorFlow's threads would not be forked."""
+    """The parent has made small schedules; TensorFlow's threads would not be forked."""
     large = "ek.WarmupExponentialSchedule(0.1, 1e-3, 500_000, steps_per_epoch=1)"
     python(MAKE + FORK.replace("CHILD", large))
 

@@ -1,4 +1,4 @@
-"""A run that is saved and resumes in a fresh process continues to the bit."""
+"""A run that is saved and resumed in a fresh process continues bit for bit."""
 
 import json
 import textwrap
@@ -108,7 +108,7 @@ def test_callback_resumes(assert_same, fit, tmp_path):
 
 @BOTH
 def test_keras_file_resumes(staircase, fit, tmp_path, assert_resumes):
-    # keras-hub#973, keras#20806: a model with a schedule of one's own does not load.
+    # keras-hub#973, keras#20806: a model with a custom schedule does not load.
     # tensorflow#49208: a resumed schedule starts again.
     stopped = scheduled(staircase)
     fit(stopped, [], epochs=4, batch_size=4)

@@ -167,8 +167,9 @@ def test_more_rates_than_a_table_may_have():
     with pytest.raises(ValueError) as raised:
         WarmupExponentialSchedule(0.1, 1e-4, 1677, **options)
     assert str(raised.value) == (
-        "Argument `n_epochs * steps_per_epoch` must be at most 2**23 on the backend "
-        f"{BACKEND}. Received: n_epochs=1677, steps_per_epoch=5005, staircase=False"
+        "Argument `n_epochs * steps_per_epoch` must be at most 2**23 on the "
+        f"{BACKEND} backend. Received: n_epochs=1677, steps_per_epoch=5005, "
+        "staircase=False"
     )
     with pytest.raises(ValueError, match="^Argument `n_epochs` must be at most 2"):
         WarmupExponentialSchedule(0.1, 1e-4, 2**23 + 1, steps_per_epoch=1)
@@ -230,7 +231,7 @@ def test_gradient_tape_loop(data):
     optimizer = model.optimizer
     optimizer.build(model.trainable_variables)
 
-    @tf.function(autograph=False)  # in TensorFlow 2.12 it knows no zip(strict=True)
+    @tf.function(autograph=False)  # zip(strict=True) fails in TensorFlow 2.12
     def train_step(x, y):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((model(x) - y) ** 2)
@@ -271,7 +272,7 @@ def test_mixed_precision(fit):
     rates = fit(model, [count, LearningRateLogger()], epochs=6, batch_size=4)[
         "learning_rate"
     ]
-    # Loss scaling skips an update now and then, and a skipped update is no step.
+    # Loss scaling skips an update now and then, and does not count it as a step.
     assert rates == float32_rates(rule, [steps // STEPS_PER_EPOCH for steps in counted])
     assert counted[0] == 0 and counted[-1] > 10
 

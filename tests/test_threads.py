@@ -1,4 +1,4 @@
-"""Several threads at once: evaluation, and trainings."""
+"""Several threads at once: evaluation and training."""
 
 from concurrent.futures import ThreadPoolExecutor
 

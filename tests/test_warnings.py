@@ -1,4 +1,4 @@
-"""Warnings come when a rate does not train what the log suggests, and only then."""
+"""Warnings are given if the log does not tell what happens, and only then."""
 
 import re
 import warnings
@@ -26,7 +26,7 @@ from expdecay_keras import (
     WarmupExponentialSchedule,
 )
 
-# Every warning of the package that a test does not expect fails it.
+# A warning of the package that a test does not expect makes the test fail.
 pytestmark = [
     pytest.mark.filterwarnings("error::UserWarning"),
     pytest.mark.filterwarnings("ignore:Your input ran out of data"),
@@ -118,7 +118,7 @@ def test_an_optimizer_that_trains_nothing(make):
     history, messages = warned(train, own_optimizer("sgd"), make())
     assert history == (RATES if make is decay else [float(np.float32(0.01))] * 5)
     assert messages == [
-        "The optimizer whose rate is `learning_rate` has made no steps, so its rate "
+        "The optimizer whose rate is `learning_rate` has taken no steps, so its rate "
         "has no effect. Compile the model with the optimizer that trains it, or build "
         "that optimizer with a WarmupExponentialSchedule."
     ]
@@ -128,14 +128,14 @@ def test_an_optimizer_that_trains_nothing(make):
 def test_tensorboard_gets_no_rate_of_an_optimizer_that_trains_nothing(tmp_path):
     model, writer = own_optimizer("sgd"), LearningRateTensorBoard(tmp_path)
     _, messages = warned(model.fit, X, Y, callbacks=[writer], **FIT)
-    assert len(messages) == 1 and "has made no steps" in messages[0]
+    assert len(messages) == 1 and "has taken no steps" in messages[0]
     assert not list(tmp_path.iterdir())
 
 
 @needs_tensorflow
 @pytest.mark.parametrize("name", ["decay", "logger", "tensorboard"])
 def test_a_model_without_an_optimizer(name, tmp_path):
-    """Compiled with `optimizer=None`, as its own optimizer trains it."""
+    """Compiled with `optimizer=None`, because its own optimizer trains it."""
     made = {
         "decay": decay(),
         "logger": LearningRateLogger(),
@@ -163,7 +163,7 @@ RECIPE = re.compile(r"optimizer\.\S+\.assign\(\d+\)")
 
 
 def assert_recipe_helps(model, message, epoch):
-    """Does what a warning advises; after it, training starts right and says nothing."""
+    """Follows the advice of a warning: the rates are right, with no other warning."""
     optimizer = model.optimizer
     exec(RECIPE.search(message)[0], {"optimizer": optimizer})
     rates = train(model, LearningRateLogger(), initial_epoch=epoch)
@@ -179,16 +179,16 @@ def test_a_schedule_behind_the_first_epoch(options):
     # tensorflow#49208: `initial_epoch` does not move the schedule of a fresh optimizer.
     (message,) = position(scheduled(**options), 2)
     assert message == (
-        "The schedule is behind epoch index 2, at which `fit` starts: its optimizer "
-        "has made 0 of its 20 steps (n_epochs=5, steps_per_epoch=4). To move the "
-        "schedule to the start of epoch index 2, call "
+        "The schedule is behind epoch index 2, at which `fit` starts: the optimizer "
+        "has taken 0 steps, and the schedule has 20 (n_epochs=5, steps_per_epoch=4). "
+        "To move the schedule to the start of epoch index 2, call "
         f"optimizer.{COUNT}.assign(8) on that optimizer."
     )
     assert_recipe_helps(scheduled(**options), message, 2)
 
 
 def test_a_schedule_inside_an_epoch():
-    # keras#16252: stopped inside an epoch, steps no longer begin with the epochs.
+    # keras#16252: a schedule that was stopped in the middle of an epoch starts there.
     model = scheduled()
     with pytest.raises(KeyboardInterrupt):
         train(model, Interrupt(11))
@@ -198,8 +198,8 @@ def test_a_schedule_inside_an_epoch():
     )
     (message,) = position(model, 2)
     assert message == (
-        "The schedule is inside an epoch, not at its first step: its optimizer has "
-        f"made {count} of its 20 steps (n_epochs=5, steps_per_epoch=4). To move the "
+        f"The schedule is in the middle of an epoch: the optimizer has taken {count} "
+        "steps, and the schedule has 20 (n_epochs=5, steps_per_epoch=4). To move the "
         "schedule to the start of epoch index 2, call "
         f"optimizer.{COUNT}.assign(8) on that optimizer."
     )
@@ -212,9 +212,9 @@ def test_a_schedule_past_its_end():
     train(model, LearningRateLogger())
     (message,) = position(model, 0)
     assert message == (
-        "The schedule is past its last step and stays at target_lr=0.0001: its "
-        "optimizer has made 20 of its 20 steps (n_epochs=5, steps_per_epoch=4). To "
-        "move the schedule to the start of epoch index 0, call "
+        "The schedule is past its last step and stays at target_lr=0.0001: the "
+        "optimizer has taken 20 steps, and the schedule has 20 (n_epochs=5, "
+        "steps_per_epoch=4). To move the schedule to the start of epoch index 0, call "
         f"optimizer.{COUNT}.assign(0) on that optimizer."
     )
     assert_recipe_helps(model, message, 0)
@@ -281,7 +281,7 @@ def test_accumulation_counts_batches(accumulated):
 
 
 def test_a_dataset_of_unknown_length():
-    """Keras 3 counts an extra step per epoch on TensorFlow, Keras 2 one in all."""
+    """On TensorFlow, Keras 3 counts an extra step per epoch, Keras 2 one per `fit`."""
     model = scheduled()
     logger = LearningRateLogger()
     rates, messages = warned(fit_dataset, model, logger, unknown_length())
@@ -299,7 +299,7 @@ def test_the_length_can_be_set():
 
 @pytest.mark.parametrize("staircase", [True, False], ids=["staircase", "continuous"])
 def test_tensorboard_on_a_dataset_of_unknown_length(staircase, tmp_path):
-    """Keras begins a batch that does not come; its step is not written."""
+    """Keras begins a batch that never comes; its step is not written."""
     planned = schedule(staircase=staircase)
     model = build_model(tf.keras.optimizers.SGD(planned))
     writer = LearningRateTensorBoard(tmp_path / "planned")
@@ -337,7 +337,7 @@ def test_a_fit_that_goes_past_the_target():
 
 
 def test_one_fit_per_epoch():
-    # keras#888: without `initial_epoch` each of them is epoch 0.
+    # keras#888: without `initial_epoch` each `fit` starts at epoch 0.
     model, callback = build_model(), decay()
 
     def run():
@@ -451,7 +451,7 @@ def test_a_rollback_to_an_older_model():
 
 @pytest.mark.parametrize("planned", [False, True], ids=["callback", "schedule"])
 def test_interrupted_during_validation_and_resumed(planned, tmp_path):
-    """The commonest resume: `BackupAndRestore` in a notebook."""
+    """The most common way to resume: `BackupAndRestore` in a notebook."""
 
     class InterruptValidation(callbacks.Callback):
         def on_test_begin(self, logs=None):
@@ -524,7 +524,7 @@ def test_an_epoch_cut_short():
 @needs_tensorflow
 @pytest.mark.parametrize("planned", [False, True], ids=["callback", "schedule"])
 def test_steps_that_loss_scaling_skips(planned):
-    # Lightning#18828: a schedule that does not count them lags, the callback does not.
+    # Lightning#18828: a schedule that does not count them lags; the callback does not.
     sgd = tf.keras.optimizers.SGD(schedule() if planned else 0.5)
     scaling = {"initial_scale": 2.0**127}
     if not IS_KERAS_3:
@@ -593,7 +593,7 @@ def by_hand(model, callback):
 
 
 def test_hooks_by_hand_and_a_model_compiled_again():
-    # keras#14874: layers are unfrozen in mid-run.
+    # keras#14874: layers are unfrozen in the middle of a run.
     model, callback = build_model(), decay()
     callback.set_model(model)
     for epoch in range(5):
@@ -625,7 +625,7 @@ def test_a_schedule_assigned_after_compile():
 
 @needs_legacy_optimizers
 def test_an_optimizer_that_wraps_another():
-    """As those of TensorFlow Addons, which delegate `learning_rate`."""
+    """Like those of TensorFlow Addons, which delegate `learning_rate`."""
 
     class Wrapper(tf.keras.optimizers.legacy.Optimizer):
         def __init__(self, inner):

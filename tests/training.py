@@ -14,7 +14,7 @@ from expdecay_keras import (
     WarmupExponentialSchedule,
 )
 
-# Nothing that is trained here deserves a warning of this package.
+# No training here should cause a warning of this package.
 warnings.filterwarnings("error", module="expdecay_keras")
 
 ARGUMENTS = {
@@ -26,7 +26,7 @@ ARGUMENTS = {
 }
 RULE = DecayRule(**ARGUMENTS)
 STEPS_PER_EPOCH = 4
-NAMES = ["callback", "staircase", "smooth"]
+NAMES = ["callback", "staircase", "continuous"]
 
 
 def rows():

@@ -1,4 +1,4 @@
-"""Preview warm-up and exponential decay of a Keras learning rate, or train with it."""
+"""Preview a learning rate with warm-up and exponential decay, or train with it."""
 
 import argparse
 import dataclasses
@@ -17,15 +17,15 @@ from expdecay_keras.rule import DecayRule
 RULE_OPTIONS = [
     ("base_lr", float, "rate during warm-up and hold and at the start of the decay"),
     ("target_lr", float, "rate of the last epoch"),
-    ("n_epochs", int, "number of epochs, warm-up and hold included"),
+    ("n_epochs", int, "number of epochs, including warm-up and hold"),
     ("n_warmup_epochs", int, "number of warm-up epochs"),
-    ("warmup_start_lr", float, "rate at which a linear warm-up starts"),
+    ("warmup_start_lr", float, "rate at which a linear ramp starts"),
     ("n_hold_epochs", int, "number of epochs at the base rate after warm-up"),
 ]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns 0, 130 after Ctrl-C, or 2 with one line that says why."""
+    """Runs a command; returns 0, 130 after Ctrl-C, or 2 after printing an error."""
     arguments = vars(_parser().parse_args(argv))
     command = arguments.pop("command")
     try:
@@ -65,20 +65,21 @@ def _add_preview(commands: Any) -> None:
     parser = commands.add_parser(
         "preview",
         help="print the rates of a rule",
-        description="Print the rates of a rule, one line per epoch (at most about 50).",
+        description="Print the rates of a rule, one line per epoch, up to about 50 "
+        "lines.",
     )
     _add_rule(parser)
     parser.add_argument(
         "--format",
         choices=["table", "csv", "json"],
         default="table",
-        help="csv and json contain every epoch (default: %(default)s)",
+        help="output format; csv and json contain every epoch (default: %(default)s)",
     )
     parser.add_argument(
         "--plot",
         type=Path,
         metavar="FILE",
-        help="also plot the rates, into a .png, .svg or .pdf file",
+        help="also save a plot of the rates as a .png, .svg or .pdf file",
     )
 
 
@@ -122,7 +123,7 @@ def _add_rule(
 
 
 def _complete(given: dict[str, Any]) -> dict[str, Any]:
-    """Adds the demonstration's defaults; its ramp is part of its default warm-up."""
+    """Adds the defaults of `train`: the ramp only together with the warm-up."""
     defaults = dataclasses.asdict(DEFAULT_RULE)
     if "n_warmup_epochs" in given:
         defaults["warmup_start_lr"] = None

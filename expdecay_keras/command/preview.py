@@ -1,4 +1,4 @@
-"""What `expdecay-keras preview` does: a rule's rates as a chart, as data, as a plot."""
+"""What `expdecay-keras preview` does: shows a rule's rates as a chart, data or plot."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from expdecay_keras.rule import DecayRule
 
 
 def preview(rule: DecayRule, format: str, plot: Path | None) -> None:
-    """Plots a rule into a file, if there is one, and prints its rates."""
+    """Saves a plot of the rule if a file is given, and prints the rates."""
     if plot is not None:
         plotting.figure_of(rule).savefig(plot, dpi=150)
     if format == "table":
@@ -37,8 +37,8 @@ def preview(rule: DecayRule, format: str, plot: Path | None) -> None:
 def text_chart(rule: DecayRule, width: int, block: str) -> str:
     """Returns the decay in numbers, then the rates with bars on a log scale.
 
-    Of more than 50 epochs about 50, evenly spaced, are shown. The longest bar ends at
-    column `width`.
+    If there are more than 50 epochs, about 50 of them, evenly spaced, are shown. The
+    longest bar ends at column `width`.
     """
     epochs = _shown_epochs(rule)
     rates = rule.rates(epochs).tolist()
@@ -74,7 +74,9 @@ def _decay_in_numbers(rule: DecayRule) -> list[str]:
     elif rule.decay_rate > 0:
         lines.append(f"doubling time: {math.log(2) / rule.decay_rate:.6g} epochs")
     if round(factor, 12) < 0.1:
-        lines.append("steep: with momentum, updates lag behind the falling rate")
+        lines.append(
+            "a steep decay: with momentum, updates lag behind the falling rate"
+        )
     return lines
 
 
@@ -83,6 +85,6 @@ def _bar_lengths(rates: list[float], width: int) -> list[int]:
     logs = [math.log(rate) if rate > 0 else -math.inf for rate in rates]
     high = max(logs)
     low = min(log for log in logs if log > -math.inf)
-    spread = (high - low) or 1.0  # of equal rates all bars are the longest
+    spread = (high - low) or 1.0  # if all rates are equal, all bars have full length
     shares = [1 - (high - log) / spread for log in logs]
     return [round(1 + (width - 1) * s) if s >= 0 else 0 for s in shares]

@@ -37,17 +37,18 @@ class RunError(Exception):
 
 
 def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
-    """Trains from wherever the run in the directory has got to until it is finished.
+    """Continues the run in the directory from where it stopped until it is finished.
 
     A run may be stopped at any moment, by a kill as well as by Ctrl-C or a full disk,
-    and every start is a recovery. `callback.json`, written first, says which rule the
-    run is of. An epoch that ends gets its row in `history.csv`; then the model, with
-    its optimizer, is saved to another file that takes the place of `model.keras` in one
+    and every start is a recovery. `callback.json`, written first, records the rule of
+    the run. When an epoch ends, its row is written to `history.csv`; then the model,
+    with its optimizer, is saved to another file, which replaces `model.keras` in one
     step. So `model.keras` is always the state after a whole epoch, and `history.csv`
-    has at most one row more. A start loads the model, reads from its optimizer how many
-    epochs it has been trained for, cuts the history to these and trains on. History and
-    weights end equal to those of a run that was never stopped. The plot and the scalars
-    for TensorBoard are written last, from the rule and the history.
+    has at most one row more. On every start the model is loaded, the number of epochs
+    it has been trained for is read from its optimizer, the history is cut to that
+    number, and training resumes. In the end the history and the weights are equal to
+    those of a run that was never stopped. The plot and the scalars for TensorBoard are
+    written last, from the rule and the history.
     """
     _check_packages()
     if _keras.BACKEND == "tensorflow":
@@ -62,8 +63,8 @@ def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
     n_epochs_done = _keras.count_steps(model.optimizer) // STEPS_PER_EPOCH
     _cut_history(history, n_epochs_done)
     if n_epochs_done == rule.n_epochs:
-        done = f"{run_dir} already contains this run, finished"
-        print(f"{done}; pass --overwrite to train again.")
+        print(f"{run_dir} already contains the finished run.")
+        print("Pass --overwrite to train again.")
     else:
         _fit(model, decay, n_epochs_done, run_dir)
     plotting.figure_of(rule).savefig(run_dir / "learning_rate.png", dpi=150)
@@ -93,14 +94,15 @@ def _fit(
             callbacks=[decay, logger, _ModelSaver(run_dir / "model.keras")],
         )
     except (OSError, tf.errors.OpError):
-        # Of a full disk, Python would complain again when it deletes the open file.
+        # On a full disk, closing the file fails as well. Left to Python, that would
+        # print a second error.
         with contextlib.suppress(OSError, tf.errors.OpError):
             logger.csv_file.close()
         raise
 
 
 def _check_packages() -> None:
-    packages = {  # by the names to import, the names to install
+    packages = {  # the name to import: the name to install
         "matplotlib": "matplotlib",
         "sklearn": "scikit-learn",
         "tensorboard": "tensorboard",
@@ -124,7 +126,7 @@ def _load_data() -> tuple[Any, Any, Any, Any]:
 
 
 def _start_run(run_dir: Path, rule: DecayRule) -> None:
-    """Makes the directory that of a new run, also if it contains another run."""
+    """Sets the directory up for a new run, even if it contains another run."""
     path, model = run_dir / "callback.json", run_dir / "model.keras"
     for name in RESULTS:
         if not path.exists() and (run_dir / name).exists():
@@ -140,13 +142,13 @@ def _start_run(run_dir: Path, rule: DecayRule) -> None:
 
 
 def _load_callback(run_dir: Path, rule: DecayRule) -> WarmupExponentialDecay:
-    """Returns the callback of the run in the directory, which has to be of the rule."""
+    """Returns the callback of the run in the directory; its rule must be `rule`."""
     path = run_dir / "callback.json"
     deserialize = tf.keras.utils.deserialize_keras_object
     decay = _load(path, lambda: deserialize(json.loads(path.read_text())))
     if getattr(decay, "rule", None) != rule:
         raise RunError(
-            f"{run_dir} contains a run of another rule, {decay}. Choose another "
+            f"{run_dir} contains a run with another rule, {decay}. Choose another "
             "--run-dir, or pass --overwrite to discard that run"
         )
     return decay
@@ -156,7 +158,7 @@ def _load(path: Path, load: Any) -> Any:
     """Returns what a function loads from a file; a failure becomes a RunError."""
     try:
         return load()
-    except Exception as error:  # handed a file, a loader may raise anything
+    except Exception as error:  # a loader may raise anything, depending on the file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunError(
             f"{path} cannot be loaded ({reason}). Pass --overwrite to start from "
@@ -186,21 +188,21 @@ def build_model() -> Any:
 
 
 def _cut_history(path: Path, n_epochs: int) -> None:
-    """Cuts the history to the first epochs; raises RunError if it lacks one."""
+    """Cuts the history to its first epochs; raises RunError if one is missing."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     kept = lines[: n_epochs + 1] if n_epochs else []
     epochs = [line.split(b",")[0] for line in kept[1:]]
     if epochs != [b"%d" % epoch for epoch in range(n_epochs)]:
         raise RunError(
-            f"{path} lacks an epoch of the {n_epochs} that model.keras was trained "
-            "for. Pass --overwrite to start from scratch"
+            f"{path} does not contain all {n_epochs} epochs that model.keras was "
+            "trained for. Pass --overwrite to start from scratch"
         )
     if lines:
         os.truncate(path, sum(map(len, kept)))
 
 
 class _ModelSaver(tf.keras.callbacks.Callback):
-    """Saves the model and its optimizer after each epoch, all of it or nothing."""
+    """Saves the model with its optimizer after each epoch, completely or not at all."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -208,7 +210,7 @@ class _ModelSaver(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         partial = self.path.with_name("partial.keras")
-        # Keras 2.12 otherwise writes HDF5.
+        # TensorFlow 2.12 would otherwise write HDF5.
         options: dict[str, Any] = (
             {} if _keras.IS_KERAS_3 else {"save_format": "keras_v3"}
         )

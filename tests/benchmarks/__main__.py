@@ -1,8 +1,8 @@
 """What the package costs, measured side by side: `python -m tests.benchmarks`.
 
-The contestants of a comparison run in one process, by turns; a figure is the ratio of
+The contestants of a comparison take turns in one process; a figure is the ratio of
 their medians. Absolute times depend on the machine. Needs the extra `test`; takes about
-three minutes on two cores. Under another backend only what works there is measured.
+three minutes on two cores. On another backend only what works there is measured.
 """
 
 import itertools
@@ -28,13 +28,13 @@ schedules = tf.keras.optimizers.schedules
 
 
 def report(name, value, at_most=None):
-    """Prints a figure, beside the bound that it has to keep."""
+    """Prints a figure, next to the bound that it must not exceed."""
     bound = "" if at_most is None else f"{at_most:>9.4g}"
     print(f"{name:<72} {value:>10.4g} {bound}", flush=True)
 
 
 def by_turns(contestants, n_rounds=21, n_calls=1):
-    """Returns the median time of a call of each contestant, in seconds."""
+    """Returns the median time per call of each contestant, in seconds."""
     times = {name: [] for name in contestants}
     for function in contestants.values():
         function()
@@ -116,7 +116,7 @@ def benchmark_compiled_steps(jit_compile):
         ),
     }
 
-    tf.get_logger().setLevel("ERROR")  # it warns of several functions in a loop
+    tf.get_logger().setLevel("ERROR")  # it warns about functions made in a loop
 
     def loop_over(schedule):
         @tf.function(jit_compile=jit_compile)
@@ -162,7 +162,7 @@ def benchmark_eager_calls():
 
 
 def benchmark_large_table():
-    """Times what a schedule for ImageNet, 1.5 million steps, costs once."""
+    """Times the one-off cost of a schedule for ImageNet (1.5 million steps)."""
     start = time.perf_counter()
     schedule = ours({**NUMBERS, "n_epochs": 300}, False, 5005)
     report("1.5 million steps: making the schedule, ms", _ms(start))
@@ -255,11 +255,11 @@ def benchmark_exactness(n_rules=10_000, n_epochs_each=100):
             missed[name] += int((rates[name] != true).sum())
     for name, count in missed.items():
         share = count / (n_rules * n_epochs_each)
-        report(f"share of rates not the nearest float32: {name}", share)
+        report(f"share of rates that are not the nearest float32: {name}", share)
 
 
 def benchmark_steep_decay():
-    """Trains with a rate that falls to a 300th in the last epoch."""
+    """Trains with a rate that falls to 1/300 of its value in the last epoch."""
     x, y = load_digits(return_X_y=True)
     options = {"epochs": 4, "batch_size": 32, "shuffle": False, "verbose": 0}
     for momentum in (0.9, 0.0):
@@ -273,7 +273,7 @@ def benchmark_steep_decay():
             losses.append(history.history["loss"])
         rises = sum(loss[3] > loss[2] for loss in losses)
         name = f"300-fold fall in one epoch, momentum {momentum}"
-        report(f"{name}: seeds of 5 whose loss rises", rises)
+        report(f"{name}: seeds, out of 5, whose loss rises", rises)
         for epoch in (2, 3):
             median = statistics.median(loss[epoch] for loss in losses)
             report(f"{name}: median loss of epoch {epoch}", median)

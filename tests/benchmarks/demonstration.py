@@ -5,14 +5,14 @@ constant rate, and `CosineDecay` with the same ramp and the same ends as the rul
 
 A repeat is a stratified five-fold cross-validation over all 1,797 digits with a seed of
 its own. In each fold the contestants start from the same weights and train on the same
-rows in the same order, so their differences are paired. Folds of one repeat share data.
-They are therefore averaged first, and a standard error is that of the mean over the
-repeats, with one difference from each. It covers the choice of folds, weights and
+rows in the same order, so their differences are paired. The folds of a repeat share
+data, so their results are averaged first. A standard error is that of the mean over the
+repeats, with one difference per repeat. It covers the choice of folds, weights and
 order, but not the choice of these digits.
 
 The defaults were chosen for the rule on the first 1,437 digits, with seeds 0 to 11. The
-seeds here are others, but the digits are the same. Needs the extra `test`; the default
-takes about 7 minutes on two cores.
+seeds here are different, but the digits are the same. Needs the extra `test`; the
+default number of repeats takes about 7 minutes on two cores.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def constant_callback():
 
 
 def cosine_callback():
-    """Returns a callback with the ramp and the ends of the rule, a cosine between."""
+    """Returns a callback with the ramp and the ends of the rule, but a cosine."""
     cosine = tf.keras.optimizers.schedules.CosineDecay(
         RULE.warmup_start_lr,
         decay_steps=RULE.n_epochs - 1 - RULE.n_warmup_epochs,
@@ -138,7 +138,7 @@ def print_row(name, cells):
 
 
 def print_table(results):
-    """Prints the means and the differences of the rule with their standard errors."""
+    """Prints the means, and the rule's differences with their standard errors."""
     n_repeats = len(results["rule"])
     print(f"\nafter the last epoch, mean of {n_repeats} repeats ± standard error")
     print_row("", [f"test {metric}" for metric in METRICS])
@@ -154,7 +154,7 @@ def print_table(results):
 
 
 def main():
-    """Runs the repeats and prints what came of them."""
+    """Runs the repeats and prints the results."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.demonstration",
         description=__doc__,

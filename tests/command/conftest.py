@@ -10,7 +10,7 @@ from expdecay_keras.command import main
 
 @pytest.fixture
 def train(start):
-    """Runs `train`, after a patch, to a status; returns stdout or, if not 0, stderr."""
+    """Runs `train` after a patch; returns stdout, or stderr if the status is not 0."""
 
     def train(run_dir, *options, patch="", status=0):
         options = ("train", "--run-dir", run_dir, *options)
@@ -24,7 +24,7 @@ def train(start):
 
 @pytest.fixture
 def refused_train(train):
-    """Runs `train`, which has to be refused; returns the one line that says why."""
+    """Runs `train`, which must refuse to start; returns the one line that says why."""
 
     def refused_train(run_dir, *options, patch=""):
         error = train(run_dir, *options, patch=patch, status=2)
@@ -36,7 +36,7 @@ def refused_train(train):
 
 @pytest.fixture
 def refused(capsys):
-    """Calls main(), which has to refuse; returns the one line that says why."""
+    """Calls main(), which must refuse to start; returns the one line that says why."""
 
     def refused(command, *arguments):
         assert main([command, *map(str, arguments)]) == 2
@@ -64,9 +64,9 @@ def unbroken(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def interrupted(tmp_path_factory):
-    """The directory of a run interrupted after the third row, and what it printed."""
+    """The directory of a run interrupted after the second row, and what it printed."""
     row = "tf.keras.callbacks.CSVLogger.on_epoch_end"
-    patch = stop_after(row, call=3, signum=signal.SIGINT)
+    patch = stop_after(row, call=2, signum=signal.SIGINT)
     run_dir, done = run_once(tmp_path_factory, "interrupted", patch)
     assert done.status == 130, done.stderr
     return run_dir, done.stderr

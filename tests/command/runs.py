@@ -13,8 +13,9 @@ from releases import IS_KERAS_3
 from expdecay_keras import DecayRule
 
 INSTALLED = str(Path(sys.executable).with_name("expdecay-keras"))
-# Put before the command, it executes a line at a call of a function. A process started
-# in the background, say by `pytest &`, would ignore SIGINT.
+# A script to put before the command: it executes a line at a given call of a function.
+# It also restores the handler of SIGINT, which a process that was started in the
+# background, say by `pytest &`, would ignore.
 PATCH = """
 import json, os, pathlib, resource, signal
 import tensorflow as tf
@@ -46,7 +47,7 @@ def stop_after(name, call=1, signum=signal.SIGKILL):
 
 
 def full_disk_at(name, n_bytes):
-    """Files that may not grow beyond a size stand for the disk."""
+    """Simulates a full disk by limiting the size of files."""
     return patch(name, f"resource.setrlimit(resource.RLIMIT_FSIZE, [{n_bytes}] * 2)")
 
 
@@ -57,7 +58,7 @@ def options_of(*arguments):
     return [text for pair in pairs for text in pair]
 
 
-RULE = (0.2, 0.001, 6, 2, 0.05)
+RULE = (0.2, 0.001, 4, 1, 0.05)
 OPTIONS = options_of(*RULE)
 
 

@@ -59,11 +59,13 @@ def test_arguments_that_cannot_be_read(arguments, message, capsys):
         (["--n-hold-epochs", "99"], "n_warmup_epochs + n_hold_epochs + 2"),
         (
             ["--warmup-start-lr", "0.1", "--n-warmup-epochs", "0"],
-            "`warmup_start_lr` needs `n_warmup_epochs` >= 1",
+            "`warmup_start_lr` must be None if n_warmup_epochs is 0",
         ),
     ],
 )
-def test_numbers_of_no_rule(command, options, message, refused, tmp_path, monkeypatch):
+def test_numbers_that_make_no_rule(
+    command, options, message, refused, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert message in refused(*command, *options)
     assert list(tmp_path.iterdir()) == []

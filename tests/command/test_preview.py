@@ -20,7 +20,7 @@ PREVIEW = ["preview", *options_of(0.1, 1e-4, 5, 2)]
 
 @pytest.fixture
 def preview(capsys, monkeypatch):
-    """Returns the lines that `preview` prints, 80 columns wide, of a rule."""
+    """Returns the lines, 80 columns wide, that `preview` prints for a rule."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def preview(rule, *options):
@@ -60,8 +60,8 @@ def test_chart_of_other_rates(preview):
     assert [len(line) for line in constant[-3:]] == [80] * 3
     assert preview((0.1, 1e-4, 4, 1, 0))[-4].split() == ["0", "0.000000"]
     assert preview((1e-7, 1e-9, 3))[-1].split()[1] == "1e-09"
-    assert "steep: " not in "\n".join(preview((1, 0.1, 2)))
-    assert "steep: " in "\n".join(preview((1, 0.099, 2)))
+    assert "a steep decay: " not in "\n".join(preview((1, 0.1, 2)))
+    assert "a steep decay: " in "\n".join(preview((1, 0.099, 2)))
 
 
 def test_chart_is_ascii_where_stdout_cannot_encode_blocks(monkeypatch):
@@ -74,7 +74,7 @@ def test_chart_is_ascii_where_stdout_cannot_encode_blocks(monkeypatch):
 
 @pytest.mark.parametrize("n_epochs", [50, 51, 2**53])
 def test_chart_of_many_epochs_shows_about_50(n_epochs, preview):
-    """The first and last ones and both at which another phase starts among them."""
+    """They include the first, the last and the two at which another phase starts."""
     lines = preview((0.1, 1e-4, n_epochs, 3, 0.01, 5))
     rows = lines[lines.index("") + 2 :]
     epochs = [int(row.split()[0]) for row in rows]
@@ -117,7 +117,7 @@ def test_plot_that_cannot_be_written(refused, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("form", ["table", "csv"])
 def test_into_a_pipe_that_is_closed(form, start):
-    """As it is by `| head`, once that has read enough."""
+    """For example by `| head`, once it has read enough."""
     pipe = "reader, writer = os.pipe()\nos.dup2(writer, 1)\nos.close(reader)\n"
     done = start(pipe + COMMAND, *PREVIEW, "--format", form).wait()
     assert (done.status, done.stderr) == (0, "")

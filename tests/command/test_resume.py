@@ -1,4 +1,4 @@
-"""Stopped at any moment, the same command resumes the run, equal to the bit."""
+"""The same command resumes a run that was stopped at any moment, bit for bit."""
 
 import random
 import re
@@ -22,17 +22,17 @@ from runs import (
 
 KILLED = -signal.SIGKILL
 ROW, SAVE = "tf.keras.callbacks.CSVLogger.on_epoch_end", "tf.keras.Model.save"
-# One after the other, and how many epochs each leaves in the history.
+# The stops, in this order, and how many epochs each leaves in the history.
 STOPS = [
     (stop_before("os.replace"), None),  # the rule's file is not in its place yet
     (stop_after("os.replace"), None),
     (stop_after(ROW), 1),
-    (stop_after("os.replace"), 1),  # the first epoch is saved
-    (stop_after(SAVE, call=2), 3),  # to a file not in its place yet
-    (stop_before("os.truncate"), 3),
-    (stop_after("os.truncate"), 2),
-    (stop_before("Figure.savefig"), 6),
-    (stop_before("tf.summary.scalar", call=5), 6),
+    (stop_after(SAVE, call=2), 2),  # the second model is not in its place yet
+    (stop_before("os.truncate"), 2),
+    (stop_after("os.truncate"), 1),
+    (stop_after("os.replace", call=3), 4),  # the last one is
+    (stop_before("Figure.savefig"), 4),
+    (stop_before("tf.summary.scalar", call=5), 4),
 ]
 
 
@@ -43,7 +43,7 @@ def test_killed_at_each_step(unbroken, tmp_path, train):
             assert not (tmp_path / "history.csv").exists()
         else:
             assert len(read_history(tmp_path)) == n_epochs
-    assert "already contains this run, finished" in train(tmp_path, *OPTIONS)
+    assert "already contains the finished run" in train(tmp_path, *OPTIONS)
     assert_same_run(tmp_path, unbroken[0])
 
 
@@ -82,9 +82,9 @@ def test_the_installed_command_killed_at_random_moments(seed, tmp_path):
 
 
 def test_interrupted(interrupted, tmp_path, train):
-    """After the third row, whose epoch is not saved, and before training."""
+    """After the second row, whose epoch is not saved, and before training."""
     run_dir, error = interrupted
-    assert len(read_history(run_dir)) == 3
+    assert len(read_history(run_dir)) == 2
     patch = stop_before("os.replace", signum=signal.SIGINT)
     early = train(tmp_path, *OPTIONS, patch=patch, status=130)
     for line in (error, early):
@@ -104,12 +104,12 @@ def test_interrupted_then_on_a_full_disk(
     model = (run_dir / "model.keras").read_bytes()
     fill_disk(run_dir, SAVE, 20_000)
     lines = (run_dir / "history.csv").read_bytes().splitlines(keepends=True)
-    assert len(lines) == 4
-    fill_disk(run_dir, ROW, len(b"".join(lines[:3])) + 20)
+    assert len(lines) == 3
+    fill_disk(run_dir, ROW, len(b"".join(lines[:2])) + 20)
     assert (run_dir / "model.keras").read_bytes() == model
     output = train(run_dir, *OPTIONS)
-    assert "Epoch 3/6" in output
-    assert "Epoch 2/6" not in output
+    assert "Epoch 2/4" in output
+    assert "Epoch 1/4" not in output
     assert_same_run(run_dir, unbroken[0])
 
 
@@ -118,14 +118,14 @@ def test_a_killed_overwrite_does_not_mix_two_runs(
 ):
     run_dir = shutil.copytree(interrupted[0], tmp_path / "run")
     other = (run_dir / "callback.json").read_text().replace("0.001", "0.002")
-    (run_dir / "callback.json").write_text(other)  # a run of another rule
+    (run_dir / "callback.json").write_text(other)  # a run with another rule
     before = contents(run_dir)
     kill = stop_after("pathlib.Path.unlink")
     train(run_dir, *OPTIONS, "--overwrite", patch=kill, status=KILLED)
     del before[run_dir / "model.keras"]
     assert contents(run_dir) == before
-    assert "contains a run of another rule" in refused_train(run_dir, *OPTIONS)
+    assert "contains a run with another rule" in refused_train(run_dir, *OPTIONS)
     kill = stop_after("os.replace")
     train(run_dir, *OPTIONS, "--overwrite", patch=kill, status=KILLED)
-    assert "Epoch 1/6" in train(run_dir, *OPTIONS)
+    assert "Epoch 1/4" in train(run_dir, *OPTIONS)
     assert_same_run(run_dir, unbroken[0])

@@ -33,10 +33,10 @@ def run_dir(unbroken, tmp_path):
 def test_results(unbroken):
     run_dir, output = unbroken
     rows = read_history(run_dir)
-    assert [int(row["epoch"]) for row in rows] == list(range(6))
+    assert [int(row["epoch"]) for row in rows] == list(range(4))
     rates = [float(row["learning_rate"]) for row in rows]
-    assert rates == float32_rates(DecayRule(*RULE), range(6))
-    assert float(rows[-1]["val_accuracy"]) > 0.85
+    assert rates == float32_rates(DecayRule(*RULE), range(4))
+    assert float(rows[-1]["val_accuracy"]) > 0.8
     for (part, name), curve in curves(run_dir).items():
         column = name if part == "train" else f"val_{name}"
         assert curve == [(i, np.float32(row[column])) for i, row in enumerate(rows)]
@@ -51,12 +51,12 @@ def test_results(unbroken):
 
 
 def test_a_finished_run_is_not_trained_again(run_dir, unbroken, train):
-    """What was made of its history is made again, should it have got lost."""
+    """The files that are made from its history are made again if they are missing."""
     before = contents(run_dir)
     shutil.rmtree(run_dir / "tensorboard")
     (run_dir / "learning_rate.png").unlink()
     output = train(run_dir, *OPTIONS)
-    assert f"{run_dir} already contains this run, finished" in output
+    assert f"{run_dir} already contains the finished run" in output
     assert "Epoch" not in output
     for name in FILES:
         assert (run_dir / name).read_bytes() == before[run_dir / name]
@@ -79,7 +79,7 @@ def test_defaults_are_those_of_the_help(train, tmp_path, capsys):
 
 
 def test_a_run_without_warmup(train, tmp_path):
-    """The default ramp is left out with the warm-up that it is part of."""
+    """The default ramp is left out along with the default warm-up."""
     rule = rule_of(train, tmp_path, "--n-warmup-epochs", 0)
     assert rule["warmup_start_lr"] is None
 
@@ -91,15 +91,17 @@ def test_a_run_of_another_rule_is_refused(unbroken, refused_train):
     run_dir, _ = unbroken
     before = contents(run_dir)
     error = refused_train(run_dir, *OPTIONS, "--n-hold-epochs", 1)
-    assert f"{run_dir} contains a run of another rule, WarmupExponential" in error
-    assert "target_lr=0.001, n_epochs=6" in error
+    assert f"{run_dir} contains a run with another rule, WarmupExponential" in error
+    assert "target_lr=0.001, n_epochs=4" in error
     assert "Choose another --run-dir, or pass --overwrite" in error
     assert contents(run_dir) == before
 
 
 @pytest.mark.parametrize("options", [[], ["--overwrite"]], ids=["plain", "overwrite"])
 @pytest.mark.parametrize("name", ["model.keras", "history.csv", "tensorboard/events"])
-def test_files_of_no_run_are_refused(name, options, tmp_path, refused_train):
+def test_files_that_belong_to_no_run_are_refused(
+    name, options, tmp_path, refused_train
+):
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.write_text("mine")
@@ -124,7 +126,7 @@ def empty(content):
 
 def lose_an_epoch(content):
     lines = content.splitlines(keepends=True)
-    return b"".join(lines[:3] + lines[4:])
+    return b"".join(lines[:2] + lines[3:])
 
 
 @pytest.mark.parametrize(
@@ -149,11 +151,12 @@ def test_a_damaged_run_is_refused(name, damage, run_dir, refused_train):
     assert contents(run_dir) == before
 
 
-def test_overwrite_starts_from_scratch(run_dir, unbroken, train):
-    """It discards a damaged run, but no other file in the directory."""
+def test_overwrite_discards_a_damaged_run(run_dir, train):
+    """It does not touch other files in the directory."""
     for name in FILES:
         (run_dir / name).write_bytes(b"\xff")
     (run_dir / "notes.txt").write_text("mine")
-    assert "Epoch 1/6" in train(run_dir, *OPTIONS, "--overwrite")
+    rule = rule_of(train, run_dir, *OPTIONS, "--overwrite")
+    assert rule == WarmupExponentialDecay(*RULE).get_config()
+    assert not (run_dir / "model.keras").exists()
     assert (run_dir / "notes.txt").read_text() == "mine"
-    assert_same_run(run_dir, unbroken[0])
