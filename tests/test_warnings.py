@@ -322,8 +322,8 @@ def test_a_fit_that_stops_before_the_target():
     assert rates == RATES[:3]
     assert messages == [
         "fit(epochs=3) stops before target_lr=0.0001 is reached: the rule has "
-        "n_epochs=5. Each `fit` counts its epochs from 0; to continue in another one, "
-        "pass initial_epoch=3."
+        "n_epochs=5. Each `fit` counts its epochs from 0; to continue in another "
+        "`fit`, pass initial_epoch=3."
     ]
 
 
