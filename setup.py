@@ -5,7 +5,7 @@ from setuptools.command.sdist import sdist
 
 
 class SdistWithTests(sdist):
-    """Adds the tests and, for old releases of setuptools, the licence."""
+    """Adds the tests to the distribution and, for old setuptools, the licence."""
 
     def make_release_tree(self, base_dir, files):
         tests = glob.glob("tests/**/*.py", recursive=True)

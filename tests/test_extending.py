@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import build_model
+from models import assert_equal_arrays, build_model
 from oracle import float32_rates
 
 from expdecay_keras import (
@@ -42,6 +42,23 @@ def test_extended_after_the_end(fit):
     assert rates[19] == rates[20] == float(np.float32(1e-4))
     assert rates[29] == float(np.float32(1e-6))
     assert rates == sorted(rates, reverse=True)
+
+
+def test_a_schedule_replaced_by_another(fit):
+    """Compiled with the same optimizer, it trains as the callback of the new plan."""
+    planned = WarmupExponentialSchedule(0.1, 1e-2, 3, steps_per_epoch=4)
+    extended = WarmupExponentialSchedule(1e-2, 1e-3, 6, 3, steps_per_epoch=4)
+    model = build_model(tf.keras.optimizers.SGD(planned))
+    fit(model, [LearningRateLogger()], epochs=3, batch_size=4)
+    other = build_model()
+    other.set_weights(model.get_weights())
+    model.optimizer.learning_rate = extended
+    model.compile(model.optimizer, "mse")
+    options = {"epochs": 6, "initial_epoch": 3, "batch_size": 4}
+    rates = fit(model, [LearningRateLogger()], **options)["learning_rate"]
+    assert rates == float32_rates(extended.rule, range(3, 6))
+    fit(other, [WarmupExponentialDecay(1e-2, 1e-3, 6, 3)], **options)
+    assert_equal_arrays(model.get_weights(), other.get_weights())
 
 
 def test_more_epochs_alone_make_the_rate_jump():
