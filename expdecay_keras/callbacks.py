@@ -100,7 +100,8 @@ class WarmupExponentialDecay(_RateCallback):
 
     Warns, at most once per `fit` and reason, if
 
-    - `fit(epochs=...)` stops before `target_lr` is reached, or goes past `n_epochs`;
+    - `fit` starts at epoch 0 and stops before `target_lr` is reached, or goes past
+      `n_epochs`;
     - another callback changed the rate;
     - the optimizer has taken no steps, because another one trains the model.
 
@@ -251,7 +252,7 @@ class WarmupExponentialDecay(_RateCallback):
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
 class LearningRateLogger(_RateCallback):
-    """Logs the learning rate of any optimizer, with any schedule, as `learning_rate`.
+    """Logs any optimizer's rate, with or without a schedule, as `learning_rate`.
 
     The log contains the rate, a float, as it was when the epoch began: by the end of
     the epoch, a schedule has already moved to the next epoch. With a `MultiOptimizer`
@@ -364,8 +365,8 @@ class LearningRateLogger(_RateCallback):
             "drift",
             f"The optimizer counted {n_steps} steps in an epoch, but its schedule has "
             f"steps_per_epoch={steps_per_epoch}: its rates drift away from the epochs. "
-            "Set it to the number of batches per epoch. On a dataset of unknown length "
-            "Keras may count an extra step: set the length with "
+            "Set steps_per_epoch to the number of batches per epoch. On a dataset of "
+            "unknown length Keras may count an extra step: set the length with "
             "tf.data.experimental.assert_cardinality, or use WarmupExponentialDecay.",
         )
 
@@ -377,8 +378,9 @@ class LearningRateTensorBoard(_RateCallback):
     The scalar `learning_rate` (with a `MultiOptimizer`, one `learning_rate_<name>` per
     optimizer) is plotted over the optimizer's step count, one step per batch, so a
     second `fit` continues the curve. The curve shows how a schedule with
-    `staircase=False` falls step by step. Values are written when an epoch ends, or
-    earlier once there are a thousand; the file is closed between writes.
+    `staircase=False` falls step by step. Values are written when an epoch ends or there
+    are a thousand of them, but at most once per second, and when training ends; no file
+    stays open in between.
 
     Warns, at most once per `fit`, if the optimizer has taken no steps, because another
     one trains the model.

@@ -32,10 +32,10 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     """Plots learning rates over epochs on a log axis.
 
     Both ends of each curve and its highest point are labelled with their rates;
-    warm-up and hold are shaded. A rule or a history has a value at each epoch; a
-    callback or a staircase schedule keeps its value until the next epoch. If a rule has
-    more than 1000 epochs, about 1000 of them, evenly spaced, are drawn. Where a history
-    or a file has no rate (None, NaN, NA), the curve has a gap.
+    warm-up and hold are shaded. A rule or a history is drawn as joined points, one per
+    epoch; a callback or a staircase schedule as steps, each lasting until the next
+    epoch. If a rule has more than 1000 epochs, about 1000 of them, evenly spaced, are
+    drawn. Where a history or a file has no rate (None, NaN, NA), the curve has a gap.
 
     Args:
         *rules: One or more of the following: a `DecayRule`, a `WarmupExponentialDecay`,
@@ -122,7 +122,7 @@ def _rule_curve(source: Any) -> _Curve:
 
 
 def _read_csv(path: str | os.PathLike[str]) -> dict[str, list[float]]:
-    """Returns the columns to draw of a file that CSVLogger wrote, or is writing."""
+    """Returns the columns to draw from a file that CSVLogger wrote, or is writing."""
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         lines = file.read().splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):

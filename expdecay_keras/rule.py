@@ -187,13 +187,13 @@ class DecayRule:
     ) -> tf.Tensor:
         """Returns the learning rate at `epoch`, by the equation of the class.
 
-        The equation is evaluated in float64 and the result is cast once. A tensor is
-        evaluated in TensorFlow ops (eagerly, in a `tf.function` or under XLA), anything
-        else in NumPy.
+        The equation is evaluated in float64 and the result is cast once. For a tensor,
+        TensorFlow ops evaluate it (eagerly, in a `tf.function` or under XLA); for
+        anything else, NumPy does.
 
         Args:
             epoch: Number, list, NumPy array or tensor of any shape: epochs counted from
-                0, which may be fractions. Exact up to 2**53.
+                0, which may be fractions. Integers are exact up to 2**53.
             dtype: Floating-point dtype of the result. Default None:
                 `tf.keras.backend.floatx()`.
 

@@ -137,7 +137,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         return self._staircase
 
     def _make_table(self) -> Any:
-        """Returns the table of rates, or None if they are too many for TensorFlow."""
+        """Returns the table of rates, or None if it is too long for TensorFlow."""
         rates_per_epoch = 1 if self.staircase else self.steps_per_epoch
         n_rates = self.rule.n_epochs * rates_per_epoch
         if n_rates <= _keras.LARGEST_TABLE:
@@ -165,7 +165,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         return f"{type(self).__name__}({', '.join(arguments)})"
 
     def __call__(self, step: npt.ArrayLike | tf.Tensor) -> tf.Tensor:
-        """Returns the learning rate at `step`; Keras's optimizers call it."""
+        """Returns the learning rate at `step`; called by Keras's optimizers."""
         with _keras.name_scope(self.name):
             if self._rates is not None:
                 steps_per_rate = self.steps_per_epoch if self.staircase else 1

@@ -1,4 +1,4 @@
-"""Tools that people train with store the rates exactly: `.ci/matrix clients`."""
+"""Other training tools store the rates exactly: `.ci/matrix clients`."""
 
 import json
 import os

@@ -406,7 +406,7 @@ def test_defaults_are_in_the_config():
 
 
 def test_rule_is_read_only():
-    # open_clip#413: after an obvious change of its plan, a run trained by the old one.
+    # open_clip#413: a run kept its old plan after what looked like a valid change.
     decay = WarmupExponentialDecay(0.1, 0.01, 5)
     with pytest.raises(AttributeError):
         decay.rule = DecayRule(0.5, 0.01, 5)

@@ -96,7 +96,7 @@ def test_decay_start_and_decay_rate():
 
 
 def assert_accurate(rule, epochs):
-    """Checks that float32 rates are off by half an ulp at most, or a hair more."""
+    """Checks that float32 rates are off by half an ulp plus a hair at most."""
     rates = rule.learning_rate(epochs, dtype="float32").numpy()
     error = np.abs(rates - true_rates(rule, epochs)) / np.spacing(rates)
     assert error.max() <= 0.5000001, rule

@@ -100,7 +100,7 @@ def test_a_forked_child_trains(python):
 
 
 def test_a_forked_child_makes_a_large_schedule(python):
-    """The parent has made small schedules; TensorFlow's threads would not be forked."""
+    """The parent made small schedules; a fork does not inherit TensorFlow's threads."""
     large = "ek.WarmupExponentialSchedule(0.1, 1e-3, 500_000, steps_per_epoch=1)"
     python(MAKE + FORK.replace("CHILD", large))
 

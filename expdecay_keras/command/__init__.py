@@ -89,7 +89,8 @@ def _add_train(commands: Any) -> None:
         help="train a small network on handwritten digits",
         description="Train a small network on handwritten digits. "
         "You can stop it at any moment: the same command resumes after the last "
-        "complete epoch.",
+        "complete epoch. With --n-warmup-epochs, warm-up holds the base rate unless "
+        "--warmup-start-lr is given as well.",
     )
     _add_rule(parser, DEFAULT_RULE)
     parser.add_argument(
@@ -123,7 +124,7 @@ def _add_rule(
 
 
 def _complete(given: dict[str, Any]) -> dict[str, Any]:
-    """Adds the defaults of `train`: the ramp only together with the warm-up."""
+    """Adds the defaults of `train`, but no ramp if the warm-up is given."""
     defaults = dataclasses.asdict(DEFAULT_RULE)
     if "n_warmup_epochs" in given:
         defaults["warmup_start_lr"] = None

@@ -30,7 +30,7 @@ STOPS = [
     (stop_after(SAVE, call=2), 2),  # the second model is not in its place yet
     (stop_before("os.truncate"), 2),
     (stop_after("os.truncate"), 1),
-    (stop_after("os.replace", call=3), 4),  # the last one is
+    (stop_after("os.replace", call=3), 4),  # the last one is in place
     (stop_before("Figure.savefig"), 4),
     (stop_before("tf.summary.scalar", call=5), 4),
 ]
