@@ -64,8 +64,9 @@ def test_killed_at_random_moments(seed, unbroken, tmp_path, start, train):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_installed_command_killed_at_random_moments(seed, tmp_path):
     def run(run_dir, seconds=SECONDS):
-        """Runs the command; kills it after some seconds."""
-        command = [INSTALLED, "train", "--run-dir", run_dir, *OPTIONS]
+        """Runs the command for long enough to kill it; kills it after some seconds."""
+        options = [*OPTIONS, "--n-epochs", "40"]
+        command = [INSTALLED, "train", "--run-dir", run_dir, *options]
         subprocess.run(command, check=True, timeout=seconds)
 
     start = time.monotonic()
