@@ -314,16 +314,13 @@ class LearningRateLogger(_RateCallback):
         """Returns the schedules to check, keyed by the names of their rates."""
         if _keras.is_loss_scaled(self.model):
             return {}
-        schedules = {
-            name: _keras.schedule(optimizer)
-            for name, optimizer in _keras.optimizers(self.model).items()
-        }
-        return {
-            name: schedule
-            for name, schedule in schedules.items()
-            if isinstance(schedule, WarmupExponentialSchedule)
-            and schedule.steps_per_epoch > 1
-        }
+        schedules = {}
+        for name, optimizer in _keras.optimizers(self.model).items():
+            schedule = _keras.schedule(optimizer)
+            is_ours = isinstance(schedule, WarmupExponentialSchedule)
+            if is_ours and schedule.steps_per_epoch > 1:
+                schedules[name] = schedule
+        return schedules
 
     def _check_position(
         self, schedule: WarmupExponentialSchedule, step: int, epoch: int
@@ -331,11 +328,10 @@ class LearningRateLogger(_RateCallback):
         """Warns if the schedule is not at the epoch at which `fit` starts."""
         steps_per_epoch, rule = schedule.steps_per_epoch, schedule.rule
         n_steps = rule.n_epochs * steps_per_epoch
+        target = epoch
         if step >= n_steps:
-            target = 0
             problem = f"is past its last step and stays at target_lr={rule.target_lr}"
         elif step < epoch * steps_per_epoch:
-            target = epoch
             problem = f"is behind epoch index {epoch}, at which `fit` starts"
         elif step % steps_per_epoch and not _keras.can_resume_inside_epoch(self.model):
             target = max(epoch, step // steps_per_epoch)
@@ -417,7 +413,8 @@ class LearningRateTensorBoard(_RateCallback):
         self._written_at = -math.inf
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_values": []}
+        """Leaves out values that this callback has yet to write, and its clock."""
+        return {**super().__getstate__(), "_values": [], "_written_at": -math.inf}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order, as plain Python values."""
@@ -430,16 +427,13 @@ class LearningRateTensorBoard(_RateCallback):
                 "LearningRateTensorBoard needs TensorBoard: pip install tensorboard"
             )
         self._write(at_once=True)  # values left over from an interrupted `fit`
-        self._last_steps = {
-            name: _keras.count_steps(optimizer) - 1
-            for name, optimizer in _keras.optimizers(self.model).items()
-        }
+        self._last_steps = {}
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._begun = {}
         for name, optimizer in _keras.optimizers(self.model).items():
             step = _keras.count_steps(optimizer)
-            last_step = self._last_steps.get(name, step - 1)
+            last_step = self._last_steps.setdefault(name, step - 1)
             # With `steps_per_execution` several steps are taken at once.
             if step < last_step:  # a rollback
                 last_step = step - 1

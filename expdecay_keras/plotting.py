@@ -109,14 +109,15 @@ def _rule_curve(source: Any) -> _Curve:
     last_epoch = rule.n_epochs - 1
     epochs = np.linspace(0, last_epoch, min(rule.n_epochs, 1000)).round()
     epochs = np.union1d(epochs, [rule.n_warmup_epochs, rule.decay_start])
-    is_stepped = source is not rule and getattr(source, "staircase", True)
+    is_smooth = not getattr(source, "staircase", True)
+    is_stepped = source is not rule and not is_smooth
     if is_stepped:  # the last epoch is drawn to its end
         epochs = np.append(epochs, rule.n_epochs)
-    elif source is not rule:
+    if is_smooth:
         epochs = np.union1d(epochs, np.linspace(0, rule.n_epochs, 1000))
     name = type(source).__name__
     label = f"{name}: {rule.base_lr:g} to {rule.target_lr:g} in {rule.n_epochs} epochs"
-    if not getattr(source, "staircase", True):
+    if is_smooth:
         label += ", staircase=False"
     return _Curve(label, epochs, rule.rates(epochs), is_stepped, rule)
 
@@ -127,11 +128,14 @@ def _read_csv(path: str | os.PathLike[str]) -> dict[str, list[float]]:
         lines = file.read().splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         del lines[-1]  # half written
-    header, *rows = list(csv.reader(lines)) or [[]]
+    rows = list(csv.reader(lines))
+    header = rows[0] if rows else []
     names = [name for name in ["epoch", *_rate_names(header)] if name in header]
     columns: dict[str, list[float]] = {name: [] for name in names}
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows[1:], start=2):
         where = f"{os.fspath(path)}, line {number}"
+        if not row:  # an empty line
+            continue
         if len(row) != len(header):
             raise ValueError(
                 f"{where} must have {len(header)} values, like the header. "

@@ -143,21 +143,14 @@ class DecayRule:
             )
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
-        self._check_agreement()
-
-    def _check_agreement(self) -> None:
-        """Raises ValueError if arguments contradict each other."""
-        n_epochs, n_warmup_epochs = self.n_epochs, self.n_warmup_epochs
-        received = f"n_epochs={n_epochs}, n_warmup_epochs={n_warmup_epochs}"
-        if self.n_hold_epochs:
-            received += f", n_hold_epochs={self.n_hold_epochs}"
-        if n_epochs < self.decay_start + 2:
+        if self.n_epochs < self.decay_start + 2:
             raise ValueError(
                 "Argument `n_epochs` must be at least n_warmup_epochs + n_hold_epochs "
-                "+ 2 (one epoch at base_lr and one at target_lr). "
-                f"Received: {received}"
+                "+ 2 (one epoch at base_lr and one at target_lr). Received: "
+                f"n_epochs={self.n_epochs}, n_warmup_epochs={self.n_warmup_epochs}, "
+                f"n_hold_epochs={self.n_hold_epochs}"
             )
-        if self.warmup_start_lr is not None and n_warmup_epochs == 0:
+        if self.warmup_start_lr is not None and self.n_warmup_epochs == 0:
             raise ValueError(
                 "Argument `warmup_start_lr` must be None if n_warmup_epochs is 0. "
                 f"Received: warmup_start_lr={self.warmup_start_lr!r}, n_warmup_epochs=0"

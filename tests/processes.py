@@ -6,9 +6,6 @@ package.
 """
 
 import multiprocessing
-import os
-import signal
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,20 +63,6 @@ class Process:
         )
         self.process.start()
 
-    def read_until(self, text: str) -> None:
-        """Waits until stdout contains a text, or the process has ended."""
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline and self.process.is_alive():
-            if self.out.exists() and text in self.out.read_text():
-                return
-            self.process.join(0.01)
-
-    def send(self, signum: int, after: float = 0.0) -> None:
-        """Sends a signal unless the process ends within `after` seconds."""
-        self.process.join(after)
-        if self.process.is_alive():
-            os.kill(self.process.pid, signum)
-
     def wait(self, seconds: float = SECONDS) -> Done:
         """Waits for the process to end; kills it and fails if that takes too long."""
         self.process.join(seconds)
@@ -93,5 +76,6 @@ class Process:
         return Done(self.process.exitcode, stdout, stderr)
 
     def kill(self) -> None:
-        self.send(signal.SIGKILL)
+        if self.process.is_alive():
+            self.process.kill()
         self.process.join(SECONDS)

@@ -27,7 +27,10 @@ ENOUGH = (
     "must be at least n_warmup_epochs + n_hold_epochs + 2 "
     "(one epoch at base_lr and one at target_lr)"
 )
-NOT_ENOUGH = f"Argument `n_epochs` {ENOUGH}. Received: n_epochs=4, n_warmup_epochs=3"
+NOT_ENOUGH = (
+    f"Argument `n_epochs` {ENOUGH}. "
+    "Received: n_epochs=4, n_warmup_epochs=3, n_hold_epochs=0"
+)
 
 
 def ids(rows):

@@ -1,18 +1,20 @@
 import contextlib
 import copy
 import csv
+import itertools
 import json
 import operator
 import os
 import pickle
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import assert_equal_arrays, build_model, evaluate, scalars
-from oracle import REFERENCE_TABLE, float32_rates
+from models import build_model, evaluate, scalars
+from oracle import float32_rates
 from releases import (
     BACKEND,
     IS_KERAS_3,
@@ -42,57 +44,6 @@ CONFIG = {
     "n_hold_epochs": 3,
     "verbose": 1,
 }
-
-
-@REFERENCE_TABLE
-def test_history_contains_the_reference_table(arguments, rates, model, fit):
-    history = fit(model, [WarmupExponentialDecay(*arguments)], epochs=5)
-    assert [round(rate, 6) for rate in history["learning_rate"]] == rates
-    rule = DecayRule(*arguments)
-    assert history["learning_rate"] == float32_rates(rule, range(5))
-
-
-def test_history_contains_ramp_hold_and_decay(model, fit):
-    decay = WarmupExponentialDecay(0.4, 0.1, 8, 2, warmup_start_lr=0.2, n_hold_epochs=3)
-    rates = fit(model, [decay], epochs=8)["learning_rate"]
-    assert rates == float32_rates(decay.rule, range(8))
-    assert [round(rate, 6) for rate in rates] == [
-        0.2,
-        0.3,
-        0.4,
-        0.4,
-        0.4,
-        0.4,
-        0.2,
-        0.1,
-    ]
-
-
-def test_history_contains_plain_floats(model, fit):
-    # keras#2823, tensorflow#39782: users found a Variable, or a constant, instead.
-    rates = fit(model, [WarmupExponentialDecay(0.1, 0.01, 3)], epochs=3)[
-        "learning_rate"
-    ]
-    assert [type(rate) for rate in rates] == [float] * 3
-    assert len(set(rates)) == 3
-
-
-def test_weights_are_trained_at_the_rate(model, fit, data):
-    """Keras's own optimizer, its rate set by hand, is the oracle."""
-    fit(model, [WarmupExponentialDecay(0.1, 0.001, 4, 1)], epochs=4, batch_size=4)
-    expected = build_model()
-    for rate in [0.1, 0.1, 0.01, 0.001]:
-        expected.optimizer.learning_rate = rate
-        fit(expected, [], epochs=1, batch_size=4)
-    assert_equal_arrays(model.get_weights(), expected.get_weights())
-
-
-def test_progress_bar_shows_the_rate(model, data, capsys):
-    model.fit(
-        *data, epochs=3, callbacks=[WarmupExponentialDecay(0.5, 0.125, 3)], verbose=2
-    )
-    shown = capsys.readouterr().out
-    assert "learning_rate: 0.5000" in shown and "learning_rate: 0.1250" in shown
 
 
 def test_csv_logger_after_the_callback_has_the_rate(model, fit, tmp_path):
@@ -138,60 +89,6 @@ def test_resume_with_a_fresh_optimizer(fit):
     decay = WarmupExponentialDecay(0.1, 1e-5, n_epochs=30, n_warmup_epochs=3)
     rates = fit(build_model(), [decay], epochs=30, initial_epoch=27)["learning_rate"]
     assert rates == float32_rates(decay.rule, [27, 28, 29])
-
-
-def test_setting_an_epoch_twice_changes_nothing(model, data):
-    # pytorch#102261: there a resumed schedule is stepped twice; ours has no state.
-    decay = WarmupExponentialDecay(0.1, 1e-5, n_epochs=30)
-    decay.set_model(model)
-    for epoch in [7, 7, 3, 7]:
-        decay.on_epoch_begin(epoch)
-        model.train_on_batch(*data)
-        logs = {}
-        decay.on_epoch_end(epoch, logs)
-    assert logs == {"learning_rate": float32_rates(decay.rule, [7])[0]}
-
-
-def test_second_fit_starts_again(model, fit):
-    decay = WarmupExponentialDecay(0.1, 1e-5, n_epochs=3)
-    for _ in range(2):
-        rates = fit(model, [decay], epochs=3)["learning_rate"]
-        assert rates == float32_rates(decay.rule, range(3))
-
-
-def test_backup_and_restore_on_a_built_model(fit, tmp_path):
-    # keras#19179: BackupAndRestore fails on a model that is not built.
-    class Interrupt(tf.keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 3:
-                raise KeyboardInterrupt
-
-    def callbacks():
-        decay = WarmupExponentialDecay(0.1, 1e-4, n_epochs=6)
-        return [decay, tf.keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))]
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(build_model(), [*callbacks(), Interrupt()], epochs=6)
-    # The first releases of Keras 3 restore the weights, but not the epoch.
-    resumed = fit(build_model(), callbacks(), epochs=6, initial_epoch=3)
-    unbroken = fit(build_model(), callbacks()[:1], epochs=6)
-    assert resumed == {name: values[3:] for name, values in unbroken.items()}
-
-
-@needs_tensorflow
-def test_custom_loop(model, data):
-    decay = WarmupExponentialDecay(0.1, 0.001, 3)
-    callbacks = tf.keras.callbacks.CallbackList([decay], add_history=True, model=model)
-    callbacks.on_train_begin()
-    for epoch in range(3):
-        callbacks.on_epoch_begin(epoch)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean((model(data[0]) - data[1]) ** 2)
-        weights = model.trainable_variables
-        gradients = tape.gradient(loss, weights)
-        model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        callbacks.on_epoch_end(epoch, {"loss": float(loss)})
-    assert model.history.history["learning_rate"] == float32_rates(decay.rule, range(3))
 
 
 @needs_tensorflow
@@ -261,15 +158,6 @@ def test_several_optimizers(chosen_by, data):
     assert "learning_rate" not in history
 
 
-@needs_legacy_optimizers
-def test_legacy_optimizer(fit):
-    model = build_model(tf.keras.optimizers.legacy.SGD(0.5, momentum=0.9))
-    decay = WarmupExponentialDecay(0.1, 0.001, 3)
-    assert fit(model, [decay], epochs=3)["learning_rate"] == float32_rates(
-        decay.rule, range(3)
-    )
-
-
 # Refusals and warnings
 
 
@@ -337,14 +225,6 @@ def test_hooks_without_train_begin_warn_too(model):
         UserWarning, match="Another callback changed `learning_rate` from 0.5 to 0.125"
     ):
         decay.on_epoch_begin(1)
-
-
-def test_an_optimizer_whose_rate_was_not_a_number(fit):
-    model = build_model(tf.keras.optimizers.SGD(float("nan")))
-    rates = fit(model, [WarmupExponentialDecay(0.5, 0.25, 2)], epochs=2)[
-        "learning_rate"
-    ]
-    assert rates == [0.5, 0.25]
 
 
 def test_a_rate_set_between_two_fits_is_not_a_conflict(model, fit):
@@ -447,37 +327,27 @@ def test_the_form_in_which_a_callback_is_saved():
     assert restored.get_config() == CONFIG
 
 
-DUPLICATES = pytest.mark.parametrize(
+class Noted(WarmupExponentialDecay):
+    """A user's subclass with an attribute of its own."""
+
+    note = None
+
+
+@pytest.mark.parametrize(
     "duplicate",
     [lambda callback: pickle.loads(pickle.dumps(callback)), copy.deepcopy, copy.copy],
     ids=["pickle", "deepcopy", "copy"],
 )
-
-
-@DUPLICATES
 def test_a_copy_leaves_the_model_behind(duplicate, model, fit):
-    decay = WarmupExponentialDecay(0.1, 0.001, 6, 2, 0.05, 1)
+    decay = Noted(0.1, 0.001, 6, 2, 0.05, 1)
+    decay.note = ["mine"]
     fit(model, [decay], epochs=6)
     copied = duplicate(decay)
     assert decay.model is model and copied.model is None
+    assert type(copied) is Noted and copied.note == ["mine"]
     assert copied.get_config() == decay.get_config()
     rates = fit(build_model(), [copied], epochs=6)["learning_rate"]
     assert rates == float32_rates(copied.rule, range(6))
-
-
-class Noted(WarmupExponentialDecay):
-    """A user's subclass with an attribute of its own."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.note = ["mine"]
-
-
-@DUPLICATES
-def test_a_copy_of_a_subclass_keeps_its_attributes(duplicate):
-    copied = duplicate(Noted(*ALL_NON_DEFAULT))
-    assert type(copied) is Noted and copied.note == ["mine"]
-    assert copied.get_config() == CONFIG
 
 
 # The logger
@@ -489,15 +359,6 @@ def scheduled(staircase=True, optimizer=tf.keras.optimizers.Adam):
         0.1, 1e-4, 6, 2, 0.01, steps_per_epoch=4, staircase=staircase
     )
     return build_model(optimizer(schedule)), schedule
-
-
-def test_logger_with_a_schedule_of_keras_own(fit):
-    schedule = tf.keras.optimizers.schedules.ExponentialDecay(
-        0.5, 4, 0.5, staircase=True
-    )
-    model = build_model(tf.keras.optimizers.SGD(schedule))
-    history = fit(model, [LearningRateLogger()], epochs=4, batch_size=4)
-    assert history["learning_rate"] == [0.5, 0.25, 0.125, 0.0625]
 
 
 def test_logger_beside_a_callback_that_sets_the_rate(model, fit):
@@ -525,29 +386,10 @@ def test_logger_with_a_legacy_optimizer(fit):
     ]  # 0.5 / (1 + 0.25 * step)
 
 
-@needs_multi_optimizer
-def test_logger_with_several_optimizers(data):
-    optimizers = tf.keras.optimizers
-    schedule = WarmupExponentialSchedule(0.1, 1e-4, 6, 2, steps_per_epoch=4)
-    planned = optimizers.SGD(schedule, name="planned")
-    by_layer = optimizers.OptimizerMap(
-        optimizers.Adam(0.5, name="fixed"), {".*a/.*": planned}
-    )
-    layers = [tf.keras.layers.Dense(4, name="a"), tf.keras.layers.Dense(2, name="b")]
-    model = tf.keras.Sequential([tf.keras.Input((3,)), *layers])
-    model.compile(optimizers.MultiOptimizer(by_layer), "mse")
-    history = model.fit(
-        *data, batch_size=4, epochs=6, verbose=0, callbacks=[LearningRateLogger()]
-    ).history
-    assert history["learning_rate_fixed"] == [0.5] * 6
-    assert history["learning_rate_planned"] == float32_rates(schedule.rule, range(6))
-
-
-@pytest.mark.parametrize("order", [1, -1], ids=["logger-first", "tensorboard-first"])
-def test_logger_beside_tensorboard(order, fit, tmp_path):
+def test_logger_beside_tensorboard(fit, tmp_path):
     model, schedule = scheduled()
     callbacks = [LearningRateLogger(), tf.keras.callbacks.TensorBoard(str(tmp_path))]
-    fit(model, callbacks[::order], epochs=6, batch_size=4)
+    fit(model, callbacks, epochs=6, batch_size=4)
     # Keras's TensorBoard asks the schedule after the epoch: it gets the next rate.
     rates = float32_rates(schedule.rule, range(1, 7))
     assert scalars(tmp_path / "train", "epoch_learning_rate") == list(enumerate(rates))
@@ -667,19 +509,20 @@ def test_tensorboard_closes_its_file_when_interrupted(fit, tmp_path):
         fit(model, [writer, Interrupt(at=6)], epochs=6, batch_size=4)
     open_files = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
     assert not [name for name in open_files if name.startswith(str(tmp_path))]
-    # What it had not written yet is not lost if training goes on.
+    # What it had not written yet is not lost if training resumes.
     fit(model, [writer], epochs=3, initial_epoch=2, batch_size=4)
     rates = [evaluate(schedule, step).item() for step in range(10)]
     assert scalars(tmp_path) == list(enumerate(rates))
 
 
-def test_tensorboard_of_many_short_epochs(model, data, tmp_path):
+def test_tensorboard_of_many_short_epochs(model, data, tmp_path, monkeypatch):
     """Files of the same second would be read in any order."""
+    clock = SimpleNamespace(monotonic=itertools.count(step=0.1).__next__)
+    monkeypatch.setattr("expdecay_keras.callbacks.time", clock)
     writer = LearningRateTensorBoard(tmp_path)
     options = {"epochs": 15, "batch_size": 16, "verbose": 0, "callbacks": [writer]}
     model.fit(*data, **options)
-    seconds = [path.name.split(".")[3] for path in tmp_path.iterdir()]
-    assert len(seconds) < 15 and len(set(seconds)) >= len(seconds) - 1
+    assert len(list(tmp_path.iterdir())) == 3  # at 0 and 1 seconds, and at the end
     assert [step for step, _ in scalars(tmp_path)] == list(range(15))
 
 

@@ -1,7 +1,5 @@
 """What the README advises for runs that go on longer than planned."""
 
-import csv
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -74,17 +72,3 @@ def test_steps_per_epoch_are_the_batches_trained_on():
     options = {"epochs": 4, "batch_size": 4, "validation_split": 0.25, "verbose": 0}
     history = model.fit(x, y, callbacks=[LearningRateLogger()], **options).history
     assert history["learning_rate"] == float32_rates(schedule.rule, range(4))
-
-
-@pytest.mark.parametrize("order", [1, -1], ids=["logger-last", "logger-first"])
-def test_csv_logger_stands_after_the_callback(order, model, data, tmp_path):
-    # keras#21173: without validation data CSVLogger adds `val_` columns.
-    logger = tf.keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
-    listed = [WarmupExponentialDecay(0.1, 0.001, 3), logger][::order]
-    model.fit(*data, epochs=3, verbose=0, callbacks=listed, validation_data=data)
-    with (tmp_path / "log.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert ("learning_rate" in rows[0]) == (order == 1)
-    if order == 1:
-        rates = [float(row["learning_rate"]) for row in rows]
-        assert rates == model.history.history["learning_rate"]

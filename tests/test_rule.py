@@ -7,7 +7,6 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import REFERENCE_TABLE, random_rules, true_rates
-from releases import needs_tensorflow
 from strategies import rule_arguments
 
 from expdecay_keras import DecayRule
@@ -70,16 +69,6 @@ def test_rates_by_hand(rule, rates):
     np.testing.assert_allclose(rule.rates(epochs), expected, rtol=1e-14, atol=0)
 
 
-def test_a_factor_every_so_many_epochs():
-    # timm#1544: EfficientNet's decay, 0.97 every 2.4 epochs, began below the base rate.
-    base_lr, n_decay_epochs = 0.256, 334
-    target_lr = base_lr * 0.97 ** (n_decay_epochs / 2.4)
-    rule = DecayRule(base_lr, target_lr, 350, n_warmup_epochs=5, n_hold_epochs=10)
-    rates = rule.rates([15, 15 + 2.4, 15 + 24, 15 + 240])
-    expected = base_lr * 0.97 ** np.array([0, 1, 10, 100])
-    np.testing.assert_allclose(rates, expected, rtol=1e-13, atol=0)
-
-
 def test_long_after_the_end_the_rate_is_the_target():
     # pylearn2#479: a decay overflowed long after it had reached its smallest rate.
     rule = DecayRule(0.1, 1e-4, n_epochs=4)
@@ -119,18 +108,6 @@ def test_random_rules_are_accurate(n_rules, seed):
 def test_a_rate_that_is_not_the_nearest_float32_is_accurate():
     # About one rate in 1e8 is not the nearest. This one is off by 0.50000000056 ulp.
     assert_accurate(DecayRule(0.029, 9.9e-5, 194), [172])
-
-
-@needs_tensorflow
-def test_keras_exponential_decay_gives_the_same_curve():
-    rule = DecayRule(0.1, 1e-4, n_epochs=31)
-    decay = tf.keras.optimizers.schedules.ExponentialDecay(
-        tf.constant(0.1, tf.float64), decay_steps=30, decay_rate=1e-3
-    )
-    epochs = np.linspace(0, 30, 61)
-    expected = [float(decay(tf.constant(epoch))) for epoch in epochs]
-    rates = rule.learning_rate(epochs, dtype="float32")
-    np.testing.assert_allclose(rates, expected, rtol=2e-7, atol=0)
 
 
 # Properties

@@ -118,16 +118,6 @@ def test_keras_file_resumes(staircase, fit, tmp_path, assert_resumes):
 
 
 @BOTH
-def test_model_checkpoint_resumes(staircase, fit, tmp_path, assert_resumes):
-    checkpoint = tf.keras.callbacks.ModelCheckpoint(
-        str(tmp_path / "model-{epoch}.keras")
-    )
-    fit(scheduled(staircase), [checkpoint], epochs=4, batch_size=4)
-    load = 'model, callbacks = tf.keras.models.load_model("model-4.keras"), []'
-    assert_resumes(load, staircase)
-
-
-@BOTH
 def test_backup_and_restore_resumes(staircase, fit, tmp_path, assert_resumes):
     class Interrupt(tf.keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -227,31 +217,3 @@ np.save("rates.npy", module.learning_rate(np.linspace(-1, 8, 100)))
     python(script, cwd=tmp_path)
     rates = np.load(tmp_path / "rates.npy")
     np.testing.assert_array_equal(rates, rule.learning_rate(np.linspace(-1, 8, 100)))
-
-
-def test_without_the_package_a_model_loads_uncompiled(tmp_path, python):
-    scheduled(staircase=True).save(tmp_path / "model.keras")
-    script = """
-import numpy as np
-import tensorflow as tf
-
-sys.modules["expdecay_keras"] = None
-model = tf.keras.models.load_model("model.keras", compile=False)
-assert model.predict(np.ones((2, 3), "float32"), verbose=0).shape == (2, 2)
-"""
-    python(script, cwd=tmp_path)
-
-
-@pytest.mark.parametrize("program", ["train.py", "/usr/bin/expdecay-keras"])
-def test_importing_the_package_is_enough_to_load(program, tmp_path, python):
-    """In a program of any name."""
-    scheduled(staircase=True).save(tmp_path / "model.keras")
-    script = f"""
-sys.argv[0] = {program!r}
-import expdecay_keras
-import tensorflow as tf
-
-model = tf.keras.models.load_model("model.keras")
-assert model.optimizer.get_config()["learning_rate"]["config"]["n_epochs"] == 6
-"""
-    python(script, cwd=tmp_path)

@@ -1,8 +1,6 @@
 import copy
 import dataclasses
-import inspect
 import json
-import math
 import pickle
 
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 import tensorflow as tf
 from models import assert_equal_arrays, build_model, evaluate
 from oracle import REFERENCE_TABLE, float32_rates, random_rules
-from releases import BACKEND, needs_accumulation, needs_tensorflow
+from releases import BACKEND, needs_tensorflow
 
 from expdecay_keras import (
     DecayRule,
@@ -47,12 +45,7 @@ def build_scheduled(staircase=True, optimizer=tf.keras.optimizers.Adam):
 
 def assert_all_agree(rule, fit):
     arguments = dataclasses.astuple(rule)
-    schedule, continuous = (
-        WarmupExponentialSchedule(
-            *arguments, steps_per_epoch=STEPS_PER_EPOCH, staircase=staircase
-        )
-        for staircase in (True, False)
-    )
+    schedule = WarmupExponentialSchedule(*arguments, steps_per_epoch=STEPS_PER_EPOCH)
     options = {"epochs": rule.n_epochs, "batch_size": 4}
     model = build_model(tf.keras.optimizers.SGD())
     by_callback = fit(model, [WarmupExponentialDecay(*arguments)], **options)[
@@ -61,20 +54,15 @@ def assert_all_agree(rule, fit):
     scheduled = build_model(tf.keras.optimizers.SGD(schedule))
     by_schedule = fit(scheduled, [LearningRateLogger()], **options)["learning_rate"]
     assert_equal_arrays(scheduled.get_weights(), model.get_weights())
-    model = build_model(tf.keras.optimizers.SGD(continuous))
-    by_continuous = fit(model, [LearningRateLogger()], **options)["learning_rate"]
     first_steps = np.arange(rule.n_epochs) * STEPS_PER_EPOCH
     for steps in (first_steps, first_steps + STEPS_PER_EPOCH - 1):
         assert by_callback == evaluate(schedule, steps).tolist()
         if BACKEND == "tensorflow":
             compiled = tf.function(schedule, jit_compile=True)(tf.constant(steps))
             assert by_callback == compiled.numpy().tolist()
-    assert (
-        by_callback
-        == by_schedule
-        == by_continuous
-        == float32_rates(rule, range(rule.n_epochs))
-    )
+    assert by_callback == by_schedule == float32_rates(rule, range(rule.n_epochs))
+    # keras#2823, tensorflow#39782: users found a Variable, or a constant, instead.
+    assert {type(rate) for rate in by_callback} == {float}
 
 
 @REFERENCE_TABLE
@@ -277,16 +265,6 @@ def test_mixed_precision(fit):
     assert counted[0] == 0 and counted[-1] > 10
 
 
-@needs_accumulation
-def test_gradient_accumulation_counts_batches(fit):
-    # diffusers#2632: is a step a batch or an update?
-    schedule = WarmupExponentialSchedule(**RULE, steps_per_epoch=STEPS_PER_EPOCH)
-    optimizer = tf.keras.optimizers.SGD(schedule, gradient_accumulation_steps=2)
-    model = build_model(optimizer)
-    rates = fit(model, [LearningRateLogger()], epochs=6, batch_size=4)["learning_rate"]
-    assert rates == float32_rates(schedule.rule, range(6))
-
-
 def test_counted_in_steps(fit):
     # k-diffusion#50: warm-up shorter than an epoch, given in steps.
     schedule = WarmupExponentialSchedule(0.1, 1e-3, 20, 5, 0.02, steps_per_epoch=1)
@@ -304,18 +282,6 @@ def test_before_step_0_the_rate_is_that_of_step_0(staircase):
             function = tf.function(schedule, jit_compile=jit_compile)
             rates = function(tf.constant([-(2**40), -4, -1, 0], tf.int64)).numpy()
             assert set(rates) == {np.float32(0.01)}
-
-
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX needs to be told to use float64")
-@BOTH
-def test_float64(staircase, floatx):
-    floatx("float64")
-    schedule = WarmupExponentialSchedule(
-        **RULE, steps_per_epoch=10, staircase=staircase
-    )
-    rates = evaluate(schedule, np.arange(0, 60, 10))
-    assert rates.dtype == np.float64
-    np.testing.assert_array_equal(rates, DecayRule(**RULE).rates(np.arange(6)))
 
 
 # Configs and copies
@@ -413,32 +379,9 @@ def test_returns_a_python_float(lr):
     assert type(schedule(2, lr)) is float and schedule(2, lr) == pytest.approx(0.25)
 
 
-def test_warm_up_is_optional():
-    assert make_lr_scheduler(0.1, 0.001, 3)(1, 0.1) == pytest.approx(0.01)
-
-
-def test_signature_is_epoch_and_lr():
-    # keras#9618: a function of both was refused.
-    assert list(inspect.signature(make_lr_scheduler(0.1, 0.01, 5, 0)).parameters) == [
-        "epoch",
-        "lr",
-    ]
-
-
-def test_it_multiplies_the_rate_it_is_given():
-    schedule = make_lr_scheduler(0.1, 0.001, 5, 2)
-    assert [schedule(epoch, 7.0) for epoch in range(3)] == [0.1] * 3
-    assert schedule(3, 7.0) == pytest.approx(
-        7.0 * math.exp(DecayRule(0.1, 0.001, 5, 2).decay_rate)
-    )
-    assert schedule(4, 7.0) == schedule(3, 7.0)
-
-
 def test_composes_with_reduce_lr_on_plateau(model, fit):
     # keras PR 8829: what ReduceLROnPlateau did was undone.
-    scheduler = tf.keras.callbacks.LearningRateScheduler(
-        make_lr_scheduler(0.8, 0.1, 4, 0)
-    )
+    scheduler = tf.keras.callbacks.LearningRateScheduler(make_lr_scheduler(0.8, 0.1, 4))
     reduce = tf.keras.callbacks.ReduceLROnPlateau(
         "loss", factor=0.1, patience=1, min_delta=1e9
     )

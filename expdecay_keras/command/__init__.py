@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = vars(_parser().parse_args(argv))
     command = arguments.pop("command")
     try:
-        numbers = {name: arguments.pop(name) for name, _, _ in RULE_OPTIONS}
-        given = {name: n for name, n in numbers.items() if n is not None}
+        names = [name for name, _, _ in RULE_OPTIONS if name in arguments]
+        given = {name: arguments.pop(name) for name in names}
         rule = DecayRule(**(_complete(given) if command == "train" else given))
         if command == "train":
             train(rule, **arguments)
@@ -38,14 +38,19 @@ def main(argv: list[str] | None = None) -> int:
             preview(rule, **arguments)
         sys.stdout.flush()
         return 0
-    except BrokenPipeError:  # the reader, say `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
-        resume = "The same command resumes after the last complete epoch."
-        print("\nInterrupted.", resume if command == "train" else "", file=sys.stderr)
+        message = "\nInterrupted."
+        if command == "train":
+            message += " The same command without --overwrite resumes after the last "
+            message += "complete epoch."
+        print(message, file=sys.stderr)
         return 130
     except (ImportError, OSError, RunError, ValueError, tf.errors.OpError) as error:
+        if isinstance(error, BrokenPipeError):
+            # Python must not write to the closed pipe again when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if command == "preview":  # the reader, say `head`, has seen enough
+                return 0
         message = " ".join(str(error).split())
         print(f"expdecay-keras {command}: error: {message}", file=sys.stderr)
         return 2
@@ -89,8 +94,7 @@ def _add_train(commands: Any) -> None:
         help="train a small network on handwritten digits",
         description="Train a small network on handwritten digits. "
         "You can stop it at any moment: the same command resumes after the last "
-        "complete epoch. With --n-warmup-epochs, warm-up holds the base rate unless "
-        "--warmup-start-lr is given as well.",
+        "complete epoch.",
     )
     _add_rule(parser, DEFAULT_RULE)
     parser.add_argument(
@@ -118,14 +122,15 @@ def _add_rule(
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=type_,
+            default=argparse.SUPPRESS,
             required=is_needed and default is None,
             help=text,
         )
 
 
 def _complete(given: dict[str, Any]) -> dict[str, Any]:
-    """Adds the defaults of `train`, but no ramp if the warm-up is given."""
+    """Adds the defaults of `train`, but no ramp if there is no warm-up."""
     defaults = dataclasses.asdict(DEFAULT_RULE)
-    if "n_warmup_epochs" in given:
+    if given.get("n_warmup_epochs") == 0:
         defaults["warmup_start_lr"] = None
     return {**defaults, **given}

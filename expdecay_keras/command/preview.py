@@ -22,16 +22,14 @@ def preview(rule: DecayRule, format: str, plot: Path | None) -> None:
         width = shutil.get_terminal_size().columns
         print(text_chart(rule, width, block="\u2588" if is_utf8 else "#"))
         return
-    names = ("epoch", "learning_rate")
     rows = ((i, float(np.float32(rule.rates(i)))) for i in range(rule.n_epochs))
     if format == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(names)
+        writer.writerow(["epoch", "learning_rate"])
         writer.writerows(rows)
     else:
-        print(
-            json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1)
-        )
+        rates = [{"epoch": i, "learning_rate": rate} for i, rate in rows]
+        print(json.dumps(rates, indent=1))
 
 
 def text_chart(rule: DecayRule, width: int, block: str) -> str:

@@ -191,7 +191,7 @@ def _cut_history(path: Path, n_epochs: int) -> None:
     """Cuts the history to its first epochs; raises RunError if one is missing."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     kept = lines[: n_epochs + 1] if n_epochs else []
-    epochs = [line.split(b",")[0] for line in kept[1:]]
+    epochs = [line.split(b",")[0] for line in kept[1:] if line.endswith(b"\n")]
     if epochs != [b"%d" % epoch for epoch in range(n_epochs)]:
         raise RunError(
             f"{path} does not contain all {n_epochs} epochs that model.keras was "

@@ -50,24 +50,12 @@ def test_arguments_that_cannot_be_read(arguments, message, capsys):
 
 
 @pytest.mark.parametrize("command", [PREVIEW, ["train"]], ids=["preview", "train"])
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (["--base-lr", "inf"], "finite number > 0. Received: base_lr=inf"),
-        (["--target-lr=-1e-4"], "finite number > 0. Received: target_lr=-0.0001"),
-        (["--n-epochs", "1"], "`n_epochs` must be from 2 to "),
-        (["--n-hold-epochs", "99"], "n_warmup_epochs + n_hold_epochs + 2"),
-        (
-            ["--warmup-start-lr", "0.1", "--n-warmup-epochs", "0"],
-            "`warmup_start_lr` must be None if n_warmup_epochs is 0",
-        ),
-    ],
-)
-def test_numbers_that_make_no_rule(
-    command, options, message, refused, tmp_path, monkeypatch
-):
+def test_numbers_that_make_no_rule(command, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert message in refused(*command, *options)
+    error = refused(*command, "--target-lr=-1e-4")
+    assert "finite number > 0. Received: target_lr=-0.0001" in error
+    error = refused(*command, "--warmup-start-lr", "0.1", "--n-warmup-epochs", "0")
+    assert "`warmup_start_lr` must be None if n_warmup_epochs is 0" in error
     assert list(tmp_path.iterdir()) == []
 
 

@@ -120,8 +120,8 @@ def cut(content):
     return content[: len(content) // 2]
 
 
-def empty(content):
-    return b""
+def cut_the_last_line(content):
+    return content[:-3]
 
 
 def lose_an_epoch(content):
@@ -133,12 +133,10 @@ def lose_an_epoch(content):
     "name, damage",
     [
         ("model.keras", cut),
-        ("model.keras", empty),
         ("callback.json", cut),
-        ("callback.json", empty),
         ("history.csv", cut),
+        ("history.csv", cut_the_last_line),
         ("history.csv", lose_an_epoch),
-        ("history.csv", empty),
     ],
 )
 def test_a_damaged_run_is_refused(name, damage, run_dir, refused_train):
