@@ -56,10 +56,6 @@ class _RateCallback(tf.keras.callbacks.Callback):
             self._is_first_epoch = False
             self._check_idle()
 
-    def _planned(self, name: str) -> int | None:
-        """Returns the `epochs` or `steps` of `fit`, or None outside `fit`."""
-        return (getattr(self, "params", None) or {}).get(name)
-
     def _warn_once(self, topic: str, message: str) -> None:
         """Warns, at most once per `fit` and topic."""
         if topic not in self._warned:
@@ -218,9 +214,9 @@ class WarmupExponentialDecay(_RateCallback):
 
     def _check_epochs(self, first_epoch: int) -> None:
         """Warns if the epochs of `fit` do not match those of the rule."""
-        epochs = self._planned("epochs")
+        epochs = (getattr(self, "params", None) or {}).get("epochs")
         n_epochs, target_lr = self.rule.n_epochs, self.rule.target_lr
-        if epochs is None:
+        if epochs is None:  # outside `fit`
             return
         if first_epoch == 0 and epochs < n_epochs:
             self._warn_once(
@@ -351,12 +347,10 @@ class LearningRateLogger(_RateCallback):
     def _check_drift(self, schedule: WarmupExponentialSchedule, n_steps: int) -> None:
         """Warns if the number of steps in an epoch is not `steps_per_epoch`."""
         steps_per_epoch = schedule.steps_per_epoch
-        if n_steps <= 0 or n_steps == steps_per_epoch:  # <= 0: the count was reset
+        if n_steps <= 0 or n_steps == steps_per_epoch:  # <= 0: the count was set back
             return
-        planned = self._planned("steps")
-        ran_out = planned == steps_per_epoch and n_steps < steps_per_epoch
-        if ran_out or self.model.stop_training:
-            return
+        if self.model.stop_training or _keras.can_resume_inside_epoch(self.model):
+            return  # it may have been a part of an epoch
         self._warn_once(
             "drift",
             f"The optimizer counted {n_steps} steps in an epoch, but its schedule has "

@@ -509,7 +509,11 @@ def test_tensorboard_closes_its_file_when_interrupted(fit, tmp_path):
         fit(model, [writer, Interrupt(at=6)], epochs=6, batch_size=4)
     open_files = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
     assert not [name for name in open_files if name.startswith(str(tmp_path))]
-    # What it had not written yet is not lost if training resumes.
+    # What it had not written yet is its own, and is not lost if training resumes.
+    copied = copy.copy(writer)
+    copied.log_dir = str(tmp_path / "copied")
+    fit(build_model(), [copied], epochs=1)
+    assert scalars(tmp_path / "copied") == [(0, float(np.float32(0.01)))]
     fit(model, [writer], epochs=3, initial_epoch=2, batch_size=4)
     rates = [evaluate(schedule, step).item() for step in range(10)]
     assert scalars(tmp_path) == list(enumerate(rates))
