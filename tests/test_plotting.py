@@ -192,9 +192,9 @@ def test_a_history_without_any_known_rate(ax):
     assert rate_labels(ax) == []
 
 
-def test_the_line_that_is_being_written_is_left_out(tmp_path, ax):
+def test_empty_lines_and_the_line_that_is_being_written_are_left_out(tmp_path, ax):
     path = tmp_path / "log.csv"
-    path.write_text("epoch,learning_rate,loss\n0,0.5,1\n1,0.2")
+    path.write_text("epoch,learning_rate,loss\n\n0,0.5,1\n1,0.2")
     plot_learning_rate(path, ax=ax)
     (line,) = ax.get_lines()
     assert line.get_xydata().tolist() == [[0, 0.5]]

@@ -190,6 +190,8 @@ def test_steps_beyond_int32(jit_compile, staircase):
     rates = tf.function(schedule, jit_compile=jit_compile)(tf.constant(steps)).numpy()
     epochs = steps // steps_per_epoch if staircase else steps / steps_per_epoch
     assert rates.tolist() == float32_rates(schedule.rule, epochs)
+    first_step = float(steps_per_epoch)  # a Python float, which float32 would round
+    assert schedule(first_step).numpy() == schedule.rule.learning_rate(1).numpy()
     far = np.float32(1e-4)
     assert schedule(1e30).numpy() == schedule(np.uint64(2**63)).numpy() == far
 
