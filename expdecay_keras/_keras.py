@@ -38,7 +38,7 @@ def _unscaled_optimizer(model: Any) -> Any:
 
 
 def build_optimizers(model: Any) -> None:
-    """Builds a MultiOptimizer, which may not know its inner optimizers before that."""
+    """Builds a MultiOptimizer, which until then may not know its inner optimizers."""
     optimizer = _unscaled_optimizer(model)
     if not hasattr(optimizer, "optimizers") or optimizer.built or not model.built:
         return

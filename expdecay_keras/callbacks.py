@@ -83,7 +83,7 @@ class WarmupExponentialDecay(_RateCallback):
 
     learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
 
-    The rate is a function of the epoch alone, so it is right after
+    The rate is a function of the epoch alone, so it is correct after
     `fit(initial_epoch=...)` or `BackupAndRestore`, with a fresh optimizer and in a
     second `fit`. Epochs up to `n_warmup_epochs + n_hold_epochs` train at `base_lr` (or
     on the ramp); the last epoch and all epochs after it train at `target_lr`.
@@ -350,7 +350,7 @@ class LearningRateLogger(_RateCallback):
         if n_steps <= 0 or n_steps == steps_per_epoch:  # <= 0: the count was set back
             return
         if self.model.stop_training or _keras.can_resume_inside_epoch(self.model):
-            return  # it may have been a part of an epoch
+            return  # the epoch may have been cut short
         self._warn_once(
             "drift",
             f"The optimizer counted {n_steps} steps in an epoch, but its schedule has "
@@ -368,9 +368,9 @@ class LearningRateTensorBoard(_RateCallback):
     The scalar `learning_rate` (with a `MultiOptimizer`, one `learning_rate_<name>` per
     optimizer) is plotted over the optimizer's step count, one step per batch, so a
     second `fit` continues the curve. The curve shows how a schedule with
-    `staircase=False` falls step by step. Values are written when an epoch ends or there
-    are a thousand of them, but at most once per second, and when training ends; no file
-    stays open in between.
+    `staircase=False` falls step by step. Values are written when an epoch ends or a
+    thousand are waiting, but at most once per second, and always when training ends; no
+    file stays open in between.
 
     Warns, at most once per `fit`, if the optimizer has taken no steps, because another
     one trains the model.
@@ -435,7 +435,7 @@ class LearningRateTensorBoard(_RateCallback):
                 self._begun[name] = step, _keras.learning_rate(optimizer)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # To find the end of a dataset Keras begins one more batch, and does not end it.
+        # To find the end of a dataset, Keras begins one more batch but never ends it.
         optimizers = _keras.optimizers(self.model)
         for name, (step, rate) in self._begun.items():
             if _keras.count_steps(optimizers[name]) > step:
@@ -454,7 +454,7 @@ class LearningRateTensorBoard(_RateCallback):
     def _write(self, at_once: bool = False) -> None:
         """Writes the values to a new file, at most one per second unless `at_once`.
 
-        TensorBoard reads files that were created in the same second in any order.
+        If two files are created in the same second, TensorBoard may read either first.
         """
         is_due = at_once or time.monotonic() >= self._written_at + 1.0
         if self._values and is_due:

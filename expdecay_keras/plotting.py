@@ -211,7 +211,7 @@ def _draw(curve: _Curve, ax: Axes) -> None:
 
 
 def _shade(rules: list[DecayRule], ax: Axes) -> None:
-    """Shades warm-up and hold, each once."""
+    """Shades each distinct warm-up and hold once."""
     spans = {(0, rule.n_warmup_epochs, "warm-up", 0.2) for rule in rules}
     spans |= {(rule.n_warmup_epochs, rule.decay_start, "hold", 0.1) for rule in rules}
     labels = ax.get_legend_handles_labels()[1]
@@ -223,7 +223,7 @@ def _shade(rules: list[DecayRule], ax: Axes) -> None:
 
 
 def figure_of(rule: DecayRule) -> Figure:
-    """Returns the plot of a rule, in a figure that no window shows."""
+    """Returns the plot of a rule, in a figure that opens no window."""
     _check_matplotlib()
     from matplotlib.figure import Figure
 

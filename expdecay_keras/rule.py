@@ -17,7 +17,7 @@ LARGEST_COUNT = 2**53
 
 
 def check_rate(name: str, value: Any, may_be_zero: bool = False) -> float:
-    """Returns a learning rate as a Python float, or raises an error with its name."""
+    """Returns a learning rate as a Python float, or raises an error that names it."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(
             f"Argument `{name}` must be a real number. Received: {name}={value!r}"
@@ -45,7 +45,7 @@ def check_rate(name: str, value: Any, may_be_zero: bool = False) -> float:
 def check_count(
     name: str, value: Any, minimum: int, maximum: int = LARGEST_COUNT
 ) -> int:
-    """Returns a count as a Python int, or raises an error with its name."""
+    """Returns a count as a Python int, or raises an error that names it."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(
             f"Argument `{name}` must be an integer. Received: {name}={value!r}"

@@ -39,7 +39,7 @@ class RunError(Exception):
 def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
     """Continues the run in the directory from where it stopped until it is finished.
 
-    A run may be stopped at any moment, by a kill as well as by Ctrl-C or a full disk,
+    A run may be stopped at any moment, by `kill` as well as by Ctrl-C or a full disk,
     and every start is a recovery. `callback.json`, written first, records the rule of
     the run. When an epoch ends, its row is written to `history.csv`; then the model,
     with its optimizer, is saved to another file, which replaces `model.keras` in one
@@ -94,8 +94,8 @@ def _fit(
             callbacks=[decay, logger, _ModelSaver(run_dir / "model.keras")],
         )
     except (OSError, tf.errors.OpError):
-        # On a full disk, closing the file fails as well. Left to Python, that would
-        # print a second error.
+        # On a full disk, closing the file fails as well. If left to do it, Python
+        # would print a second error.
         with contextlib.suppress(OSError, tf.errors.OpError):
             logger.csv_file.close()
         raise
