@@ -41,8 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         message = "\nInterrupted."
         if command == "train":
-            message += " The same command without --overwrite resumes after the last "
-            message += "complete epoch."
+            message += (
+                " The same command without --overwrite resumes after the last complete "
+                "epoch."
+            )
         print(message, file=sys.stderr)
         return 130
     except (ImportError, OSError, RunError, ValueError, tf.errors.OpError) as error:

@@ -10,7 +10,7 @@ import sys
 import pytest
 from oracle import REFERENCE_TABLE, float32_rates
 from processes import COMMAND
-from runs import options_of, stop_before
+from runs import CLOSED_PIPE, options_of, stop_before
 
 from expdecay_keras import DecayRule
 from expdecay_keras.command import main
@@ -118,8 +118,7 @@ def test_plot_that_cannot_be_written(refused, tmp_path, monkeypatch):
 @pytest.mark.parametrize("form", ["table", "csv"])
 def test_into_a_pipe_that_is_closed(form, start):
     """For example by `| head`, once it has read enough."""
-    pipe = "reader, writer = os.pipe()\nos.dup2(writer, 1)\nos.close(reader)\n"
-    done = start(pipe + COMMAND, *PREVIEW, "--format", form).wait()
+    done = start(CLOSED_PIPE + COMMAND, *PREVIEW, "--format", form).wait()
     assert (done.status, done.stderr) == (0, "")
 
 
