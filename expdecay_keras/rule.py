@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,8 @@ def check_rate(name: str, value: Any, may_be_zero: bool = False) -> float:
         )
     if not FLOAT32_SMALLEST_NORMAL <= rate <= FLOAT32_MAX:
         raise ValueError(
-            f"Argument `{name}` must be normal in float32 "
-            f"(1.1754944e-38 to 3.4028234e+38). Received: {name}={value!r}"
+            f"Argument `{name}` must be between 1.1754944e-38 and 3.4028234e+38, the "
+            f"normal range of float32. Received: {name}={value!r}"
         )
     return rate
 
@@ -50,12 +50,16 @@ def check_count(
         raise TypeError(
             f"Argument `{name}` must be an integer. Received: {name}={value!r}"
         )
-    if not minimum <= int(value) <= maximum:
+    count = int(value)
+    if count < minimum:
         raise ValueError(
-            f"Argument `{name}` must be from {minimum} to {maximum}. "
-            f"Received: {name}={value!r}"
+            f"Argument `{name}` must be at least {minimum}. Received: {name}={value!r}"
         )
-    return int(value)
+    if count > maximum:
+        raise ValueError(
+            f"Argument `{name}` must be at most {maximum}. Received: {name}={value!r}"
+        )
+    return count
 
 
 def _not_real(epoch: Any) -> TypeError:
@@ -92,11 +96,11 @@ class DecayRule:
 
     Args:
         base_lr: Real number, the rate during warm-up and hold and at the start of the
-            decay. Finite, > 0 and normal in float32 (about 1.2e-38 to 3.4e38).
+            decay. Finite, between about 1.2e-38 and 3.4e38 (normal in float32).
         target_lr: Real number in the same range, the rate of the last epoch. A target
             above `base_lr` makes the rate grow; an equal one makes it constant.
-        n_epochs: Integer, the number of epochs including warm-up and hold, from
-            `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
+        n_epochs: Integer, the number of epochs including warm-up and hold, at least
+            `n_warmup_epochs + n_hold_epochs + 2`, at most 2**53.
         n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
         warmup_start_lr: Real number, the rate at epoch 0, where the ramp starts. Same
             range as `base_lr`, or 0. Requires `n_warmup_epochs` >= 1. Default None:
@@ -112,7 +116,7 @@ class DecayRule:
     Example:
 
     >>> rule = DecayRule(base_lr=1e-2, target_lr=1e-4, n_epochs=5, n_warmup_epochs=1)
-    >>> [round(float(rate), 6) for rate in rule.learning_rate(range(5))]
+    >>> rule.rates(range(5)).round(6).tolist()
     [0.01, 0.01, 0.002154, 0.000464, 0.0001]
 
     Reference:
@@ -143,17 +147,20 @@ class DecayRule:
             )
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
-        if self.n_epochs < self.decay_start + 2:
+        minimum = self.decay_start + 2
+        if self.n_epochs < minimum:
             raise ValueError(
-                "Argument `n_epochs` must be at least n_warmup_epochs + n_hold_epochs "
-                "+ 2 (one epoch at base_lr and one at target_lr). Received: "
-                f"n_epochs={self.n_epochs}, n_warmup_epochs={self.n_warmup_epochs}, "
+                f"Argument `n_epochs` must be at least {minimum}, that is, "
+                "n_warmup_epochs + n_hold_epochs + 2 (one epoch at base_lr and one at "
+                f"target_lr). Received: n_epochs={self.n_epochs}, "
+                f"n_warmup_epochs={self.n_warmup_epochs}, "
                 f"n_hold_epochs={self.n_hold_epochs}"
             )
         if self.warmup_start_lr is not None and self.n_warmup_epochs == 0:
             raise ValueError(
-                "Argument `warmup_start_lr` must be None if n_warmup_epochs is 0. "
-                f"Received: warmup_start_lr={self.warmup_start_lr!r}, n_warmup_epochs=0"
+                "Argument `n_warmup_epochs` must be at least 1 if warmup_start_lr is "
+                "given, because a ramp needs warm-up epochs. Received: "
+                f"n_warmup_epochs=0, warmup_start_lr={self.warmup_start_lr!r}"
             )
 
     @property
@@ -165,7 +172,7 @@ class DecayRule:
     def decay_rate(self) -> float:
         """The exponential decay rate per epoch, a float: negative if the rate falls.
 
-        log(target_lr / base_lr) / (n_epochs - (decay_start + 1))
+            log(target_lr / base_lr) / (n_epochs - (decay_start + 1))
 
         Example:
 
@@ -212,17 +219,29 @@ class DecayRule:
             )
         if not tf.is_tensor(epoch):
             return tf.cast(self.rates(epoch), dtype)
-        tensor: Any = epoch
-        epochs = tf.convert_to_tensor(tensor)
+        epochs = tf.convert_to_tensor(cast(tf.Tensor, epoch))
         if not (epochs.dtype.is_integer or epochs.dtype.is_floating):
             raise _not_real(epoch)
         return tf.cast(self._evaluate(tf, tf.cast(epochs, tf.float64)), dtype)
 
     def rates(self, epoch: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Returns the learning rate at `epoch` in float64, without TensorFlow.
+        """Returns the learning rate at `epoch`, evaluated by NumPy.
 
-        The argument and the errors are those of `learning_rate`, except that `epoch`
-        must not be a tensor.
+        Args:
+            epoch: Number, list, NumPy array or eager tensor of any shape: epochs
+                counted from 0, which may be fractions. Integers are exact up to 2**53.
+
+        Returns:
+            A NumPy array of float64, of the shape of `epoch`.
+
+        Raises:
+            TypeError: `epoch` is not made of real numbers.
+
+        Example:
+
+        >>> rule = DecayRule(base_lr=1e-1, target_lr=1e-5, n_epochs=5)
+        >>> rule.rates(range(5)).round(6).tolist()
+        [0.1, 0.01, 0.001, 0.0001, 1e-05]
         """
         epochs = np.asarray(epoch)
         if epochs.dtype.kind not in "iuf":
@@ -243,12 +262,3 @@ class DecayRule:
             ramp += self.base_lr * (epoch / n_warmup_epochs)
             rate = xp.where(epoch < self.n_warmup_epochs, ramp, rate)
         return rate
-
-    def _repr_svg_(self) -> str | None:
-        """Returns the plot that a notebook shows, or None without matplotlib."""
-        from expdecay_keras import plotting  # only notebooks need it
-
-        try:
-            return plotting.svg(self)
-        except ImportError:
-            return None
