@@ -1,13 +1,15 @@
-"""What differs between Keras releases and backends.
+"""What differs between Keras releases and backends: optimizers, rates, look-ups.
 
 `tf.keras` is Keras 2 up to TensorFlow 2.15 and, as legacy Keras, in later releases with
-TF_USE_LEGACY_KERAS=1. Keras 2 is frozen, so its private attributes may be used; of
-Keras 3, only the public API is used.
+TF_USE_LEGACY_KERAS=1. Keras 2 is frozen, so its private attributes may be used. In
+Keras 3, schedules and wrapped optimizers are found by type among an optimizer's
+attributes.
 """
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Iterable, Iterator
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -20,13 +22,16 @@ LARGEST_TABLE = 2**16 if BACKEND == "tensorflow" else 2**23
 name_scope = tf.keras.name_scope if IS_KERAS_3 else tf.name_scope
 
 
+# Optimizers
+
+
 def is_loss_scaled(model: Any) -> bool:
     """Whether updates are skipped if their gradients overflow in float16."""
-    return hasattr(model.optimizer, "inner_optimizer")
+    return isinstance(model.optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
 
 
-def _unscaled_optimizer(model: Any) -> Any:
-    """Returns the optimizer that a LossScaleOptimizer wraps, or the model's own."""
+def optimizers(model: Any) -> dict[str, Any]:
+    """Returns the model's optimizers, keyed by the names of their rates in the log."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         raise TypeError(
@@ -34,37 +39,51 @@ def _unscaled_optimizer(model: Any) -> Any:
             "Compile the model with the optimizer that trains it, or build that "
             "optimizer with a WarmupExponentialSchedule. Received: model.optimizer=None"
         )
-    return getattr(optimizer, "inner_optimizer", optimizer)
+    if is_loss_scaled(model):
+        optimizer = optimizer.inner_optimizer
+    if hasattr(optimizer, "optimizers"):
+        if not optimizer.optimizers and model.built:
+            # A MultiOptimizer may find its optimizers only when it is built.
+            model.optimizer.build(model.trainable_variables)
+        named = _name_each(_several(optimizer.optimizers))
+    else:
+        named = {"learning_rate": optimizer}
+    with_rates = {n: one for n, one in named.items() if hasattr(one, "learning_rate")}
+    if not with_rates:
+        raise TypeError(
+            f"The optimizer {type(optimizer).__name__} has no `learning_rate` that "
+            "could be set or logged. Compile the model with an optimizer that has one, "
+            "and build the model before `fit`."
+        )
+    return with_rates
 
 
-def build_optimizers(model: Any) -> None:
-    """Builds a MultiOptimizer, which until then may not know its inner optimizers."""
-    optimizer = _unscaled_optimizer(model)
-    if not hasattr(optimizer, "optimizers") or optimizer.built or not model.built:
-        return
-    # Only models on the TensorFlow backend have a strategy.
-    strategy = getattr(model, "distribute_strategy", None)
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        model.optimizer.build(model.trainable_variables)
+def _several(value: Any) -> Iterable[Any]:
+    """Returns the items of a list or tuple, or the values of a dictionary."""
+    return value.values() if isinstance(value, dict) else value
 
 
-def optimizers(model: Any) -> dict[str, Any]:
-    """Returns the model's optimizers, keyed by the names of their rates in the log."""
-    optimizer = _unscaled_optimizer(model)
-    if not hasattr(optimizer, "optimizers"):
-        return {"learning_rate": optimizer}
-    named: dict[str, Any] = {}  # of a MultiOptimizer, in Keras 3.15 and later
-    for inner in optimizer.optimizers:
-        name = f"learning_rate_{inner.name}"
-        if name in named:
-            name = f"{name}_{len(named)}"
-        named[name] = inner
+def _name_each(several: Iterable[Any]) -> dict[str, Any]:
+    """Returns optimizers keyed by their names, numbered where names are the same."""
+    named: dict[str, Any] = {}
+    for optimizer in several:
+        name = unique_name = f"learning_rate_{optimizer.name}"
+        number = 0
+        while unique_name in named:
+            number += 1
+            unique_name = f"{name}_{number}"
+        named[unique_name] = optimizer
     return named
 
 
-def can_resume_inside_epoch(model: Any) -> bool:
-    """Whether `BackupAndRestore` of Keras 2 is active: it can resume at any batch."""
-    return not IS_KERAS_3 and getattr(model, "_training_state", None) is not None
+def with_wrapped(optimizer: Any) -> Iterator[Any]:
+    """Yields an optimizer, and those that it wraps, which are among its attributes."""
+    yield optimizer
+    for value in vars(optimizer).values():
+        is_collection = isinstance(value, (dict, list, tuple))
+        for item in _several(value) if is_collection else [value]:
+            if hasattr(item, "apply_gradients"):
+                yield from with_wrapped(item)
 
 
 def schedule(optimizer: Any) -> Any:
@@ -78,10 +97,14 @@ def schedule(optimizer: Any) -> Any:
 
 
 def is_settable(optimizer: Any) -> bool:
-    """Whether the optimizer's rate is a number, not a schedule or a function."""
-    if IS_KERAS_3:
-        return isinstance(optimizer.get_config().get("learning_rate", 0.0), float)
-    return not (callable(_keras_2_rate(optimizer)) or _has_decay(optimizer))
+    """Whether a number may be assigned to the optimizer's rate."""
+    if not IS_KERAS_3 and (callable(_keras_2_rate(optimizer)) or _has_decay(optimizer)):
+        return False  # a legacy optimizer would accept the number nevertheless
+    try:
+        optimizer.learning_rate = learning_rate(optimizer)
+    except (AttributeError, TypeError):  # it has a schedule or a function
+        return False
+    return True
 
 
 def learning_rate(optimizer: Any) -> float:
@@ -97,25 +120,17 @@ def learning_rate(optimizer: Any) -> float:
     return float(tf.keras.backend.get_value(rate))
 
 
-def set_learning_rate(optimizer: Any, rate: float) -> float:
-    """Sets the rate; returns it rounded to the optimizer's dtype."""
-    dtype = tf.as_dtype(optimizer.learning_rate.dtype)
-    rate = np.array(rate, dtype.as_numpy_dtype).item()
-    if BACKEND != "tensorflow":
-        optimizer.learning_rate = rate
-    elif tf.executing_eagerly():
-        optimizer.learning_rate = tf.constant(rate, dtype)  # faster than a float
-    else:  # graph mode, in Keras 2
-        tf.keras.backend.set_value(optimizer.learning_rate, rate)
-    return rate
-
-
 def count_steps(optimizer: Any) -> int:
-    """Returns the step that the optimizer gives its schedule next.
+    """Returns the steps that an optimizer, or else one that it wraps, has counted.
 
-    Under gradient accumulation this step counts batches, whereas
-    `optimizer.iterations` counts updates.
+    This is the step that the optimizer gives its schedule next: under gradient
+    accumulation it counts batches, whereas `optimizer.iterations` counts updates.
     """
+    counts = map(_own_count, with_wrapped(optimizer))
+    return next(filter(None, counts), 0)
+
+
+def _own_count(optimizer: Any) -> int:
     if IS_KERAS_3:
         return int(_number(optimizer.variables[0]))
     return int(tf.keras.backend.get_value(optimizer.iterations))
@@ -128,6 +143,11 @@ def _number(value: Any) -> Any:
     return tf.keras.ops.convert_to_tensor(value).item()
 
 
+def resumes_inside_epochs(model: Any) -> bool:
+    """Whether `BackupAndRestore` of Keras 2 is active: it can resume at any batch."""
+    return not IS_KERAS_3 and getattr(model, "_training_state", None) is not None
+
+
 def _keras_2_rate(optimizer: Any) -> Any:
     """Returns the variable, schedule or function that sets a Keras 2 optimizer's rate.
 
@@ -136,12 +156,15 @@ def _keras_2_rate(optimizer: Any) -> Any:
     """
     if hasattr(optimizer, "_learning_rate"):
         return optimizer._learning_rate
-    return optimizer.learning_rate
+    return getattr(optimizer, "learning_rate", None)
 
 
 def _has_decay(optimizer: Any) -> bool:
     """Whether the optimizer is a legacy one that was created with `decay`."""
     return bool(getattr(optimizer, "_initial_decay", 0.0))
+
+
+# The look-up of a schedule's rates
 
 
 def table(rates: npt.NDArray[np.float64], dtype: str) -> Any:
@@ -152,28 +175,84 @@ def table(rates: npt.NDArray[np.float64], dtype: str) -> Any:
     return rates.astype(tf.as_dtype(dtype).as_numpy_dtype)
 
 
-def look_up(rates: Any, step: Any, steps_per_rate: int) -> Any:
-    """Returns rates[step // steps_per_rate], clipped to the first and the last rate."""
-    last = len(rates) - 1
-    if BACKEND == "tensorflow":
-        index = tf.clip_by_value(as_int64(step) // steps_per_rate, 0, last)
+def rate_index(step: Any, steps_per_rate: int, last: int) -> Any:
+    """Returns step // steps_per_rate, clipped to the indices from 0 to `last`.
+
+    Numbers, arrays and TensorFlow's eager tensors give a NumPy array, other tensors
+    give a tensor.
+    """
+    if tf.is_tensor(step) and tf.executing_eagerly():
+        step = step.numpy()
+    if isinstance(step, (Number, np.generic, np.ndarray, list, tuple, range)):
+        # Long double is exact for every integer of 64 bits.
+        steps = np.clip(np.asarray(step, np.longdouble), 0, last * steps_per_rate)
+        return (steps // steps_per_rate).astype(np.int64)
+    if BACKEND == "tensorflow" and not _is_symbolic(step):
+        return _tensorflow_index(step, steps_per_rate, last)
+    return _keras_index(step, steps_per_rate, last)
+
+
+def _tensorflow_index(step: Any, steps_per_rate: int, last: int) -> tf.Tensor:
+    """Returns the index in a graph, by ops that are built into TFLite."""
+    step = tf.convert_to_tensor(step)
+    if step.dtype.is_floating:
+        step = tf.cast(step, tf.float64)
+    elif step.dtype == tf.uint64:
+        step = tf.cast(tf.minimum(step, 2**63 - 1), tf.int64)
+    elif step.dtype != tf.int32:
+        step = tf.cast(step, tf.int64)
+    # The lower bound is not 0, because TFLite would turn some pairs of bounds into an
+    # activation, such as Relu6, which does not take integers.
+    largest = last * steps_per_rate
+    step = tf.clip_by_value(step, -2, min(largest, step.dtype.max))
+    # TFLite cannot divide int64.
+    step = tf.cast(step, tf.int32 if largest <= tf.int32.max else tf.int64)
+    index = step // steps_per_rate if steps_per_rate > 1 else step
+    return tf.maximum(index, 0)
+
+
+# Dtypes that hold `steps_per_rate` or support a division, for those that may not.
+WIDE = {
+    "int8": "int32",
+    "uint8": "int32",
+    "int16": "int32",
+    "uint16": "int32",
+    "float16": "float32",
+    "bfloat16": "float32",
+}
+if BACKEND == "torch":
+    WIDE |= {"uint32": "int64", "uint64": "float64"}
+
+
+def _keras_index(step: Any, steps_per_rate: int, last: int) -> Any:
+    """Returns the index on JAX or PyTorch, or of a symbolic tensor of Keras 3."""
+    ops = tf.keras.ops
+    if not _is_symbolic(step):
+        step = ops.convert_to_tensor(step)
+    dtype = tf.keras.backend.standardize_dtype(step.dtype)
+    if dtype in WIDE:
+        step = ops.cast(step, WIDE[dtype])
+    # Divided before it is clipped, because a float32 or int32 may not hold the product.
+    index = step // steps_per_rate if steps_per_rate > 1 else step
+    return ops.cast(ops.clip(index, 0, last), "int32")
+
+
+def look_up(rates: Any, index: Any) -> Any:
+    """Returns rates[index] as a tensor of the backend."""
+    if BACKEND == "tensorflow" and not _is_symbolic(index):
+        if isinstance(index, np.ndarray):
+            return tf.constant(rates[index])
         return tf.gather(rates, index)
     ops = tf.keras.ops
-    step = ops.convert_to_tensor(step)
-    if "int" not in tf.keras.backend.standardize_dtype(step.dtype):
-        # The largest float32 below 2**31.
-        step = ops.cast(ops.clip(step, 0, 2**31 - 128), "int32")
-    index = ops.clip(step // steps_per_rate, 0, last)
-    if BACKEND == "torch":  # move the index to the table's device
-        return ops.convert_to_tensor(rates[index.cpu()])
+    if BACKEND == "torch" and not _is_symbolic(index):
+        # Indexed by a scalar tensor, the table would be read back as a number, which
+        # `torch.compile(fullgraph=True)` refuses.
+        index = ops.convert_to_tensor(index).cpu()  # the table's device
+        found = rates.index_select(0, index.reshape(-1)).reshape(index.shape)
+        return ops.convert_to_tensor(found)
     return ops.take(rates, index)
 
 
-def as_int64(step: Any) -> tf.Tensor:
-    """Returns numbers, an array or a tensor as TensorFlow integers, truncated."""
-    dtype = tf.as_dtype(step.dtype) if hasattr(step, "dtype") else None
-    if dtype in (tf.int32, tf.int64):
-        return tf.cast(step, tf.int64)
-    # A Python float must not pass through float32, as it would in `tf.cast`.
-    step = tf.constant(step, tf.float64) if dtype is None else tf.cast(step, tf.float64)
-    return tf.cast(tf.clip_by_value(step, 0.0, 2.0**62), tf.int64)
+def _is_symbolic(step: Any) -> bool:
+    """Whether a value is a symbolic tensor of Keras 3."""
+    return IS_KERAS_3 and isinstance(step, tf.keras.KerasTensor)

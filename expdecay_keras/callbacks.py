@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import math
 import os
-import time
 import warnings
+from collections.abc import Iterator
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 from expdecay_keras import _keras
@@ -20,13 +21,19 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+def _logged_as(name: str) -> str:
+    """Returns what tells one of several optimizers from the others in a warning."""
+    return "" if name == "learning_rate" else f" logged as `{name}`"
+
+
 class _RateCallback(tf.keras.callbacks.Callback):
     """What the three callbacks share: configs, copies, warnings, the idle check."""
 
     def __init__(self) -> None:
         super().__init__()
         self._is_first_epoch = True  # of this `fit`
-        self._warned: set[str] = set()
+        self._topics: set[str] = set()  # of the warnings of this `fit`
+        self._warnings: list[str] = []  # found, but not given yet
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -48,32 +55,45 @@ class _RateCallback(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._is_first_epoch = True
-        self._warned = set()
-        _keras.build_optimizers(self.model)
+        self._topics = set()
+        self._warnings = []
+        _keras.optimizers(self.model)  # an error if there is none
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._give_warnings()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._is_first_epoch:
             self._is_first_epoch = False
             self._check_idle()
 
-    def _warn_once(self, topic: str, message: str) -> None:
-        """Warns, at most once per `fit` and topic."""
-        if topic not in self._warned:
-            self._warned.add(topic)
-            warnings.warn(message, stacklevel=2)
+    def on_train_end(self, logs: Any = None) -> None:
+        self._give_warnings()
+
+    def _warn(self, topic: str, message: str) -> None:
+        """Keeps a warning, one per `fit` and topic, until no progress bar is open."""
+        if topic not in self._topics:
+            self._topics.add(topic)
+            self._warnings.append(f"{type(self).__name__}: {message}")
+
+    def _give_warnings(self) -> None:
+        while self._warnings:
+            warnings.warn(self._warnings.pop(0), stacklevel=2)
 
     def _check_idle(self) -> None:
         """Warns if an optimizer has not taken a step yet."""
         if _keras.is_loss_scaled(self.model):  # all steps so far may have been skipped
             return
+        if not self.model.trainable_weights:  # Keras has a warning of its own
+            return
         for name, optimizer in _keras.optimizers(self.model).items():
             if _keras.count_steps(optimizer) == 0:
-                self._warn_once(
-                    "idle",
-                    f"The optimizer whose rate is `{name}` has taken no steps, so its "
-                    "rate has no effect. Compile the model with the optimizer that "
-                    "trains it, or build that optimizer with a "
-                    "WarmupExponentialSchedule.",
+                self._warn(
+                    f"idle {name}",
+                    f"the model's optimizer{_logged_as(name)} has taken no steps so "
+                    "far, so its learning rate has had no effect. If another optimizer "
+                    "trains the model, compile the model with that one, or build that "
+                    "one with a WarmupExponentialSchedule.",
                 )
 
 
@@ -81,12 +101,12 @@ class _RateCallback(tf.keras.callbacks.Callback):
 class WarmupExponentialDecay(_RateCallback):
     """Sets the learning rate of every epoch according to `DecayRule`, and logs it.
 
-    learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
+        learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
 
-    The rate is a function of the epoch alone, so it is correct after
-    `fit(initial_epoch=...)` or `BackupAndRestore`, with a fresh optimizer and in a
-    second `fit`. Epochs up to `n_warmup_epochs + n_hold_epochs` train at `base_lr` (or
-    on the ramp); the last epoch and all epochs after it train at `target_lr`.
+    The rate is a function of the epoch alone, so it is also correct with
+    `initial_epoch`, after `BackupAndRestore`, with a fresh optimizer, and in a second
+    `fit`. Epochs up to `n_warmup_epochs + n_hold_epochs` train at `base_lr` (or on the
+    ramp); the last epoch and all epochs after it train at `target_lr`.
 
     `logs["learning_rate"]` is the rate that was set when the epoch began, as a float:
     History, the progress bar, `CSVLogger` and `TensorBoard` show it. List this callback
@@ -97,18 +117,18 @@ class WarmupExponentialDecay(_RateCallback):
     Warns, at most once per `fit` and reason, if
 
     - `fit` starts at epoch 0 and stops before `target_lr` is reached, or goes past
-      `n_epochs`;
+      `n_epochs` (unless the two rates are equal);
     - another callback changed the rate;
-    - the optimizer has taken no steps, because another one trains the model.
+    - the optimizer has taken no steps by the end of the first epoch.
 
     Args:
         base_lr: Real number, the rate during warm-up and hold and at the start of the
-            decay. Finite, > 0 and normal in float32 (about 1.2e-38 to 3.4e38).
+            decay. Finite, between about 1.2e-38 and 3.4e38 (normal in float32).
         target_lr: Real number in the same range, the rate of the last epoch and of all
             epochs after it. A target above `base_lr` makes the rate grow; an equal one
             makes it constant.
-        n_epochs: Integer, the number of epochs including warm-up and hold, from
-            `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
+        n_epochs: Integer, the number of epochs including warm-up and hold, at least
+            `n_warmup_epochs + n_hold_epochs + 2`, at most 2**53.
         n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
         warmup_start_lr: Real number, the rate of epoch 0, where a linear ramp
             starts. Same range as `base_lr`, or 0, which wastes the first epoch:
@@ -122,8 +142,9 @@ class WarmupExponentialDecay(_RateCallback):
 
     Raises:
         TypeError: An argument has the wrong type; or, when training begins, the model
-            has no optimizer, or has one that was built with a schedule, a function or
-            the `decay` of Keras's legacy optimizers.
+            has no optimizer, or has one whose rate cannot be set: it has no
+            `learning_rate`, or was built with a schedule, a function or the `decay` of
+            Keras's legacy optimizers.
         ValueError: An argument is outside its legal range.
 
     Example:
@@ -160,16 +181,25 @@ class WarmupExponentialDecay(_RateCallback):
             warmup_start_lr,
             n_hold_epochs,
         )
-        if isinstance(verbose, bool):
-            verbose = int(verbose)
-        self.verbose = check_count("verbose", verbose, 0, 1)
-        self._set_rates: dict[str, float] = {}
-        self._set_on: dict[str, int] = {}  # the ids of their optimizers
+        if not isinstance(verbose, (Integral, np.bool_)):
+            raise TypeError(
+                f"Argument `verbose` must be 0 or 1. Received: verbose={verbose!r}"
+            )
+        if verbose not in (0, 1):
+            raise ValueError(
+                f"Argument `verbose` must be 0 or 1. Received: verbose={verbose!r}"
+            )
+        self.verbose: int = int(verbose)
+        self._set: dict[str, tuple[Any, float]] = {}  # optimizers and their rates
 
     @property
     def rule(self) -> DecayRule:
-        """The rule, read-only."""
+        """The `DecayRule` of this callback, read-only."""
         return self._rule
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the model and its optimizers out of copies and pickles."""
+        return {**super().__getstate__(), "_set": {}}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order, as plain Python numbers."""
@@ -177,27 +207,26 @@ class WarmupExponentialDecay(_RateCallback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
-        self._set_on = {}
+        self._set = {}
         for optimizer in _keras.optimizers(self.model).values():
             if not _keras.is_settable(optimizer):
                 raise TypeError(
                     "WarmupExponentialDecay cannot set the learning rate of the "
-                    f"optimizer {type(optimizer).__name__}: it was built with a "
-                    "schedule, a function or `decay`. Build it with a number, or use a "
-                    "WarmupExponentialSchedule instead of this callback."
+                    f"optimizer {type(optimizer).__name__}. Build the optimizer with a "
+                    "number instead of a schedule, a function or `decay`, or remove "
+                    "this callback and let a WarmupExponentialSchedule set the rate."
                 )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._is_first_epoch:
             self._check_epochs(epoch)
-        optimizers = _keras.optimizers(self.model)
-        self._check_unchanged(optimizers)
+        self._check_unchanged()
+        self._give_warnings()
         rate = float(self.rule.rates(epoch))
-        self._set_rates = {
-            name: _keras.set_learning_rate(optimizer, rate)
-            for name, optimizer in optimizers.items()
-        }
-        self._set_on = {name: id(optimizer) for name, optimizer in optimizers.items()}
+        self._set = {}
+        for name, optimizer in _keras.optimizers(self.model).items():
+            optimizer.learning_rate = rate
+            self._set[name] = optimizer, _keras.learning_rate(optimizer)
         if self.verbose:
             print(
                 f"\nEpoch {epoch + 1}: WarmupExponentialDecay setting learning rate to "
@@ -206,44 +235,73 @@ class WarmupExponentialDecay(_RateCallback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is not None:
-            logs.update(self._set_rates)
+            logs.update({name: rate for name, (_, rate) in self._set.items()})
         super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: Any = None) -> None:
-        self._check_unchanged(_keras.optimizers(self.model))
+        self._check_unchanged()
+        super().on_train_end(logs)
 
     def _check_epochs(self, first_epoch: int) -> None:
         """Warns if the epochs of `fit` do not match those of the rule."""
         epochs = (getattr(self, "params", None) or {}).get("epochs")
         n_epochs, target_lr = self.rule.n_epochs, self.rule.target_lr
-        if epochs is None:  # outside `fit`
+        if epochs is None or target_lr == self.rule.base_lr:  # outside `fit`; held
             return
         if first_epoch == 0 and epochs < n_epochs:
-            self._warn_once(
+            self._warn(
                 "epochs",
-                f"fit(epochs={epochs}) stops before target_lr={target_lr} is reached: "
-                f"the rule has n_epochs={n_epochs}. Each `fit` counts its epochs from "
-                f"0; to continue in another `fit`, pass initial_epoch={epochs}.",
+                f"fit(epochs={epochs}) stops before target_lr={target_lr:.6g} is "
+                f"reached, because n_epochs={n_epochs}. Make the two equal, or "
+                f"continue later with fit(initial_epoch={epochs}, epochs={n_epochs}).",
             )
         if epochs > n_epochs:
-            self._warn_once(
+            self._warn(
                 "epochs",
-                f"`fit` goes past the rule's n_epochs={n_epochs} and holds "
-                f"target_lr={target_lr} from epoch index {n_epochs - 1} on.",
+                f"fit(epochs={epochs}) goes past n_epochs={n_epochs}: all further "
+                f"epochs train at target_lr={target_lr:.6g}. If that is not intended, "
+                "make the two equal.",
             )
 
-    def _check_unchanged(self, optimizers: dict[str, Any]) -> None:
+    def _check_unchanged(self) -> None:
         """Warns if an optimizer no longer has the rate that this callback set."""
-        for name, optimizer in optimizers.items():
-            if self._set_on.get(name) != id(optimizer):  # the model was compiled again
+        for name, optimizer in _keras.optimizers(self.model).items():
+            set_on, rate = self._set.get(name, (None, None))
+            if set_on is not optimizer:  # the model was compiled again
                 continue
-            rate, found = self._set_rates[name], _keras.learning_rate(optimizer)
+            found = _keras.learning_rate(optimizer)
             if found != rate:
-                self._warn_once(
-                    "changed",
-                    f"Another callback changed `{name}` from {rate} to {found}. "
-                    "WarmupExponentialDecay sets it at the start of each epoch.",
+                self._warn(
+                    f"changed {name}",
+                    f"another callback changed `{name}` from {rate:.6g} to "
+                    f"{found:.6g}, but this one sets it again at the start of each "
+                    "epoch. Remove one of the two; to combine the rule with "
+                    "ReduceLROnPlateau, use make_lr_scheduler.",
                 )
+
+
+def _cure_of_position(step: int, start: int, epoch: int, n_steps: int) -> str:
+    """Returns what to do if a schedule is at `step`, but should be at `start`."""
+    if start >= n_steps and step >= n_steps:
+        return (
+            "Past its last step, the rate stays at target_lr. To train again, compile "
+            "the model with a fresh optimizer; to train on, give the optimizer a "
+            "schedule of more epochs and compile the model with it again."
+        )
+    count = "variables[0]" if _keras.IS_KERAS_3 else "iterations"
+    assignment = f"optimizer.{count}.assign({start})"
+    if step > 0:
+        return (
+            "Set the step count of its optimizer to the start of epoch index "
+            f"{epoch}: {assignment}."
+        )
+    return (
+        "Load the optimizer's state: with the model (load_model or a checkpoint), or "
+        "with the weights (build the optimizer before load_weights). Without that "
+        "state, use WarmupExponentialDecay. (With SGD, you can also set the step "
+        f"count, {assignment}. Adam corrects its bias by this count, and its first "
+        "steps would be several times too large.)"
+    )
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
@@ -255,20 +313,21 @@ class LearningRateLogger(_RateCallback):
     the rate of every optimizer is logged, as `learning_rate_<name>`. List this callback
     before those that read the log, and after one that sets the rate.
 
-    Warns, at most once per `fit` and reason, if
+    Warns, at most once per `fit`, optimizer and reason, if
 
-    - when `fit` starts, a `WarmupExponentialSchedule` is behind `initial_epoch` (for
-      example, with a fresh optimizer), in the middle of an epoch (where training was
-      stopped), or past its own end;
+    - a `WarmupExponentialSchedule` is not at the step at which `fit` starts: with
+      `initial_epoch`, the first step of that epoch; otherwise, the first step of any
+      epoch before its last;
     - the number of steps in an epoch is not `steps_per_epoch`, so that the schedule
       drifts away from the epochs;
-    - the optimizer has taken no steps, because another one trains the model.
+    - the optimizer has taken no steps by the end of the first epoch.
 
-    A schedule that counts in steps (`steps_per_epoch=1`) is not checked against the
-    epochs, nor is one under loss scaling, which skips steps.
+    Of a schedule that counts in steps (`steps_per_epoch=1`), only its end is checked.
+    Under loss scaling, which skips steps, nothing is.
 
     Raises:
-        TypeError: The model has no optimizer (raised when training begins).
+        TypeError: The model has no optimizer, or one without a `learning_rate` (raised
+            when training begins).
 
     Example:
 
@@ -291,73 +350,76 @@ class LearningRateLogger(_RateCallback):
         self._rates, self._first_steps = {}, {}
         for name, optimizer in _keras.optimizers(self.model).items():
             self._rates[name] = _keras.learning_rate(optimizer)
-            self._first_steps[name] = _keras.count_steps(optimizer)
-        if self._is_first_epoch:
-            for name, schedule in self._schedules().items():
-                self._check_position(schedule, self._first_steps[name], epoch)
+        for name, schedule, step in self._schedules():
+            self._first_steps[name] = step
+            if self._is_first_epoch:
+                self._check_position(name, schedule, step, epoch)
+        super().on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is not None:
             logs.update(self._rates)
-        super().on_epoch_end(epoch, logs)
-        optimizers = _keras.optimizers(self.model)
-        for name, schedule in self._schedules().items():
+        for name, schedule, step in self._schedules():
             if name in self._first_steps:
-                step = _keras.count_steps(optimizers[name])
-                self._check_drift(schedule, step - self._first_steps[name])
+                self._check_drift(name, schedule, step - self._first_steps[name])
+        super().on_epoch_end(epoch, logs)
 
-    def _schedules(self) -> dict[str, WarmupExponentialSchedule]:
-        """Returns the schedules to check, keyed by the names of their rates."""
+    def _schedules(self) -> Iterator[tuple[str, WarmupExponentialSchedule, int]]:
+        """Yields the name, schedule and step of each optimizer that has one of ours."""
         if _keras.is_loss_scaled(self.model):
-            return {}
-        schedules = {}
+            return
         for name, optimizer in _keras.optimizers(self.model).items():
-            schedule = _keras.schedule(optimizer)
-            is_ours = isinstance(schedule, WarmupExponentialSchedule)
-            if is_ours and schedule.steps_per_epoch > 1:
-                schedules[name] = schedule
-        return schedules
+            for wrapped in _keras.with_wrapped(optimizer):
+                schedule = _keras.schedule(wrapped)
+                if isinstance(schedule, WarmupExponentialSchedule):
+                    yield name, schedule, _keras.count_steps(wrapped)
 
     def _check_position(
-        self, schedule: WarmupExponentialSchedule, step: int, epoch: int
+        self, name: str, schedule: WarmupExponentialSchedule, step: int, epoch: int
     ) -> None:
-        """Warns if the schedule is not at the epoch at which `fit` starts."""
-        steps_per_epoch, rule = schedule.steps_per_epoch, schedule.rule
-        n_steps = rule.n_epochs * steps_per_epoch
-        target = epoch
-        if step >= n_steps:
-            problem = f"is past its last step and stays at target_lr={rule.target_lr}"
-        elif step < epoch * steps_per_epoch:
-            problem = f"is behind epoch index {epoch}, at which `fit` starts"
-        elif step % steps_per_epoch and not _keras.can_resume_inside_epoch(self.model):
-            target = max(epoch, step // steps_per_epoch)
-            problem = "is in the middle of an epoch"
+        """Warns if the schedule is not at the step at which `fit` starts."""
+        n_epochs, steps_per_epoch = schedule.rule.n_epochs, schedule.steps_per_epoch
+        n_steps = n_epochs * steps_per_epoch
+        if epoch == 0 or steps_per_epoch == 1:  # this `fit` may carry on
+            start = step - step % steps_per_epoch
+            is_right = step == start and step < n_steps
         else:
+            start = epoch * steps_per_epoch
+            is_right = step == start or min(step, start) >= n_steps
+        is_inside = step // steps_per_epoch == epoch
+        if is_right or (is_inside and _keras.resumes_inside_epochs(self.model)):
             return
-        count = "variables[0]" if _keras.IS_KERAS_3 else "iterations"
-        self._warn_once(
-            "position",
-            f"The schedule {problem}: the optimizer has taken {step} steps, and the "
-            f"schedule has {n_steps} (n_epochs={rule.n_epochs}, "
-            f"steps_per_epoch={steps_per_epoch}). To move the schedule to the start of "
-            f"epoch index {target}, call "
-            f"optimizer.{count}.assign({target * steps_per_epoch}) on that optimizer.",
+        self._warn(
+            f"position {name}",
+            f"`fit` starts at epoch index {epoch}, but the schedule{_logged_as(name)} "
+            f"is at step {step} of {n_steps} (n_epochs={n_epochs}, "
+            f"steps_per_epoch={steps_per_epoch}). "
+            + _cure_of_position(step, start, start // steps_per_epoch, n_steps),
         )
 
-    def _check_drift(self, schedule: WarmupExponentialSchedule, n_steps: int) -> None:
+    def _check_drift(
+        self, name: str, schedule: WarmupExponentialSchedule, n_steps: int
+    ) -> None:
         """Warns if the number of steps in an epoch is not `steps_per_epoch`."""
         steps_per_epoch = schedule.steps_per_epoch
-        if n_steps <= 0 or n_steps == steps_per_epoch:  # <= 0: the count was set back
+        if steps_per_epoch == 1 or n_steps == steps_per_epoch:
             return
-        if self.model.stop_training or _keras.can_resume_inside_epoch(self.model):
-            return  # the epoch may have been cut short
-        self._warn_once(
-            "drift",
-            f"The optimizer counted {n_steps} steps in an epoch, but its schedule has "
-            f"steps_per_epoch={steps_per_epoch}: its rates drift away from the epochs. "
-            "Set steps_per_epoch to the number of batches per epoch. On a dataset of "
-            "unknown length Keras may count an extra step: set the length with "
-            "tf.data.experimental.assert_cardinality, or use WarmupExponentialDecay.",
+        if n_steps <= 0 or self.model.stop_training:  # set back; cut short
+            return
+        if self._is_first_epoch and _keras.resumes_inside_epochs(self.model):
+            return
+        cure = f"Set steps_per_epoch={n_steps}."
+        if n_steps == steps_per_epoch + 1:
+            cure += (
+                " If the length of the dataset is unknown, Keras counts one step too "
+                "many: set the length with tf.data.experimental.assert_cardinality "
+                "instead, or use WarmupExponentialDecay."
+            )
+        self._warn(
+            f"drift {name}",
+            f"the model's optimizer{_logged_as(name)} took {n_steps} steps in an "
+            f"epoch, but its schedule has steps_per_epoch={steps_per_epoch}, so the "
+            f"rates drift away from the epochs. {cure}",
         )
 
 
@@ -368,17 +430,17 @@ class LearningRateTensorBoard(_RateCallback):
     The scalar `learning_rate` (with a `MultiOptimizer`, one `learning_rate_<name>` per
     optimizer) is plotted over the optimizer's step count, one step per batch, so a
     second `fit` continues the curve. The curve shows how a schedule with
-    `staircase=False` falls step by step. Values are written when an epoch ends or a
-    thousand are waiting, but at most once per second, and always when training ends; no
-    file stays open in between.
+    `staircase=False` falls step by step. A callback writes one file, which is complete
+    after each epoch. If batches take several steps each, the rate is written every
+    `update_freq` batches.
 
-    Warns, at most once per `fit`, if the optimizer has taken no steps, because another
-    one trains the model.
+    Warns, at most once per `fit`, if the optimizer has taken no steps by the end of the
+    first epoch.
 
     Args:
         log_dir: String or PathLike, the directory for TensorBoard's event files.
-        update_freq: Integer from 1 to 2**53, the number of steps from one value to the
-            next. Default 1.
+        update_freq: Integer >= 1, the number of steps from one value to the next.
+            Default 1. On JAX, every value costs about as much as a training step.
 
     Raises:
         TypeError: An argument has the wrong type; or, when training begins, the model
@@ -403,12 +465,12 @@ class LearningRateTensorBoard(_RateCallback):
         self.update_freq = check_count("update_freq", update_freq, 1)
         self._last_steps: dict[str, int] = {}  # of the latest values
         self._begun: dict[str, tuple[int, float]] = {}  # steps and rates of the batch
-        self._values: list[tuple[str, int, float]] = []  # not yet written
-        self._written_at = -math.inf
+        self._next_batch = 0  # of the epoch, in which a value may be due
+        self._writer: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves out values that this callback has yet to write, and its clock."""
-        return {**super().__getstate__(), "_values": [], "_written_at": -math.inf}
+        """Leaves the model and the open file out of copies and pickles."""
+        return {**super().__getstate__(), "_writer": None}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order, as plain Python values."""
@@ -420,46 +482,47 @@ class LearningRateTensorBoard(_RateCallback):
             raise ImportError(
                 "LearningRateTensorBoard needs TensorBoard: pip install tensorboard"
             )
-        self._write(at_once=True)  # values left over from an interrupted `fit`
         self._last_steps = {}
 
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        self._next_batch = 0
+
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self._begun = {}
+        if batch < self._next_batch:  # on JAX, reading the model stops training
+            return
+        self._begun, waits = {}, []
         for name, optimizer in _keras.optimizers(self.model).items():
             step = _keras.count_steps(optimizer)
             last_step = self._last_steps.setdefault(name, step - 1)
-            # With `steps_per_execution` several steps are taken at once.
             if step < last_step:  # a rollback
                 last_step = step - 1
+            # With `steps_per_execution` several steps are taken at once.
             if step // self.update_freq > last_step // self.update_freq:
                 self._begun[name] = step, _keras.learning_rate(optimizer)
+            waits.append(self.update_freq - step % self.update_freq)
+        self._next_batch = batch + min(waits)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not self._begun:
+            return
         # To find the end of a dataset, Keras begins one more batch but never ends it.
         optimizers = _keras.optimizers(self.model)
         for name, (step, rate) in self._begun.items():
             if _keras.count_steps(optimizers[name]) > step:
                 self._last_steps[name] = step
-                self._values.append((name, step, rate))
-        if len(self._values) >= 1000:
-            self._write()
+                self._write(name, rate, step)
+        self._begun = {}
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_end(epoch, logs)
-        self._write()
+        if self._writer is not None:
+            self._writer.flush()
 
-    def on_train_end(self, logs: Any = None) -> None:
-        self._write(at_once=True)
-
-    def _write(self, at_once: bool = False) -> None:
-        """Writes the values to a new file, at most one per second unless `at_once`.
-
-        If two files are created in the same second, TensorBoard may read either first.
-        """
-        is_due = at_once or time.monotonic() >= self._written_at + 1.0
-        if self._values and is_due:
-            with tf.summary.create_file_writer(self.log_dir).as_default():
-                for name, step, rate in self._values:
-                    tf.summary.scalar(name, rate, step=step)
-            self._values = []
-            self._written_at = time.monotonic()
+    def _write(self, name: str, rate: float, step: int) -> None:
+        # TensorBoard reads the files of one second in any order, so there is one file.
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self.log_dir)
+        # Keras's `TensorBoard(update_freq=n)` restricts what may be recorded.
+        with self._writer.as_default(), tf.summary.record_if(True):
+            tf.summary.scalar(name, rate, step=step)

@@ -109,14 +109,14 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         self._steps_per_epoch = check_count(
             "steps_per_epoch", steps_per_epoch, 1, 2**31 - 1
         )
-        if not isinstance(staircase, bool):
+        if not isinstance(staircase, (bool, np.bool_)):
             raise TypeError(
                 "Argument `staircase` must be a bool. "
                 f"Received: staircase={staircase!r}"
             )
         if not isinstance(name, str):
             raise TypeError(f"Argument `name` must be a str. Received: name={name!r}")
-        self._staircase = staircase
+        self._staircase = bool(staircase)
         self.name = name
         self._dtype = tf.keras.backend.floatx()
         self._rates = self._make_table()
@@ -136,20 +136,24 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         """Whether the rate is constant within an epoch, read-only."""
         return self._staircase
 
+    @property
+    def _steps_per_rate(self) -> int:
+        return self.steps_per_epoch if self.staircase else 1
+
     def _make_table(self) -> Any:
         """Returns the table of rates, or None if it is too long for TensorFlow."""
-        rates_per_epoch = 1 if self.staircase else self.steps_per_epoch
-        n_rates = self.rule.n_epochs * rates_per_epoch
-        if n_rates <= _keras.LARGEST_TABLE:
-            epochs = np.arange(n_rates) / rates_per_epoch
-            return _keras.table(self.rule.rates(epochs), self._dtype)
+        n_steps = self.rule.n_epochs * self.steps_per_epoch
+        if n_steps // self._steps_per_rate <= _keras.LARGEST_TABLE:
+            steps = np.arange(0, n_steps, self._steps_per_rate)
+            rates = self.rule.rates(steps / self.steps_per_epoch)
+            return _keras.table(rates, self._dtype)
         if _keras.BACKEND == "tensorflow":
             return None
-        too_many = "n_epochs" if self.staircase else "n_epochs * steps_per_epoch"
         raise ValueError(
-            f"Argument `{too_many}` must be at most 2**23 on the "
-            f"{_keras.BACKEND} backend. Received: n_epochs={self.rule.n_epochs}, "
-            f"steps_per_epoch={self.steps_per_epoch}, staircase={self.staircase}"
+            f"A schedule can have at most 2**23 rates on the {_keras.BACKEND} backend: "
+            "one per epoch with staircase=True, otherwise one per step. Received: "
+            f"n_epochs={self.rule.n_epochs}, steps_per_epoch={self.steps_per_epoch}, "
+            f"staircase={self.staircase}"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -166,17 +170,13 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
 
     def __call__(self, step: npt.ArrayLike | tf.Tensor) -> tf.Tensor:
         """Returns the learning rate at `step`; called by Keras's optimizers."""
+        n_steps = self.rule.n_epochs * self.steps_per_epoch
+        last = (n_steps - 1) // self._steps_per_rate
         with _keras.name_scope(self.name):
+            index = _keras.rate_index(step, self._steps_per_rate, last)
             if self._rates is not None:
-                steps_per_rate = self.steps_per_epoch if self.staircase else 1
-                return _keras.look_up(self._rates, step, steps_per_rate)
-            step = _keras.as_int64(step)
-            if tf.executing_eagerly():
-                step = step.numpy()  # NumPy is faster than eager ops
-            if self.staircase:
-                epoch = step // self.steps_per_epoch
-            else:
-                epoch = step / self.steps_per_epoch
+                return _keras.look_up(self._rates, index)
+            epoch = index if self.staircase else index / self.steps_per_epoch
             return self.rule.learning_rate(epoch, self._dtype)
 
     def get_config(self) -> dict[str, Any]:
