@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MARGINS = (0.2, 0.15)  # in x and y: room for the labels inside new Axes
+LOG_IT = "List WarmupExponentialDecay or LearningRateLogger before CSVLogger"
+
 
 class _Curve(NamedTuple):
     label: str
@@ -31,18 +34,22 @@ class _Curve(NamedTuple):
 def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     """Plots learning rates over epochs on a log axis.
 
-    Both ends of each curve and its highest point are labelled with their rates;
-    warm-up and hold are shaded. A rule or a history is drawn as joined points, one per
-    epoch; a callback or a staircase schedule as steps, each lasting until the next
-    epoch. If a rule has more than 1000 epochs, about 1000 of them, evenly spaced, are
-    drawn. Where a history or a file has no rate (None, NaN, NA), the curve has a gap.
+    Both ends of each curve and its highest point are labelled with their rates, unless
+    there are more than four curves; warm-up and hold are shaded. A rule or a history is
+    drawn as joined points, one per epoch; a callback or a staircase schedule as steps,
+    each lasting until the next epoch. If a rule has more than 1000 epochs, about 1000
+    of them, evenly spaced, are drawn. Where a history or a file has no rate (None, NaN,
+    NA), the curve has a gap. A rate of 0 has no place on a log axis: the legend says
+    that it is not shown.
 
     Args:
         *rules: One or more of the following: a `DecayRule`, a `WarmupExponentialDecay`,
             a `WarmupExponentialSchedule`, a `tf.keras.callbacks.History` that contains
-            a learning rate, or the path (str or PathLike) of a CSV file with the
-            columns `epoch` and `learning_rate`, as `CSVLogger` writes it.
-        ax: The matplotlib Axes to draw on. Default None: new Axes of 6 by 4 inches.
+            a learning rate or its dictionary `history.history`, or the path (str or
+            PathLike) of a CSV file with the columns `epoch` and `learning_rate`, as
+            `CSVLogger` writes it, separated by commas, semicolons or tabs.
+        ax: The matplotlib Axes to draw on. Default None: new Axes of 6 by 4 inches, or
+            higher if the legend is long.
 
     Returns:
         The matplotlib Axes. Nothing is shown or saved.
@@ -63,39 +70,53 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     """
     if not rules:
         raise TypeError("Argument `rules` must not be empty. Received: rules=()")
-    curves = [curve for rule in rules for curve in _curves(rule)]
+    curves = list(_curves(rules))
+    longest = max(len(curve.label) for curve in curves)
+    n_columns = max(1, 72 // (longest + 8))
     if ax is None:
         _check_matplotlib()
         from matplotlib import pyplot
 
-        _, ax = pyplot.subplots(figsize=(6, 4), layout="constrained")
+        n_rows = len(curves) / n_columns
+        size = (6, 4 + 0.3 * max(0, n_rows - 4))
+        _, ax = pyplot.subplots(figsize=size, layout="constrained")
+        ax.margins(*MARGINS)
     ax.set_yscale("log")
     for curve in curves:
-        _draw(curve, ax)
+        _draw(curve, ax, has_labels=len(curves) <= 4)
     _shade([curve.rule for curve in curves if curve.rule is not None], ax)
-    ax.margins(x=0.12, y=0.15)
-    ax.locator_params(axis="x", integer=True)
+    _use_whole_epochs(ax)
     ax.set_xlabel("epoch")
     ax.set_ylabel("learning rate")
     ax.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1),  # above the axes
+        ncols=n_columns,
         frameon=False,
         fontsize="small",
     )
     return ax
 
 
-def _curves(source: Any) -> Iterator[_Curve]:
-    """Yields the curves to draw for one argument."""
-    if isinstance(source, (str, os.PathLike)):
-        label = f"history {os.path.basename(os.fspath(source))}"
-        yield from _logged_curves(label, _read_csv(source))
-    elif isinstance(source, tf.keras.callbacks.History):
-        columns = {**source.history, "epoch": getattr(source, "epoch", [])}
-        yield from _logged_curves("history", columns)
-    else:
-        yield _rule_curve(source)
+def _curves(sources: tuple[Any, ...]) -> Iterator[_Curve]:
+    """Yields the curves to draw for all arguments."""
+    history_types = (tf.keras.callbacks.History, dict)
+    n_histories = sum(isinstance(source, history_types) for source in sources)
+    paths = {os.fspath(s) for s in sources if isinstance(s, (str, os.PathLike))}
+    file_names = [os.path.basename(path) for path in paths]
+    number = 0
+    for source in sources:
+        if isinstance(source, (str, os.PathLike)):
+            name = os.path.basename(os.fspath(source))
+            if file_names.count(name) > 1:
+                name = os.fspath(source)
+            yield from _logged_curves(f"history {name}", _read_csv(source))
+        elif isinstance(source, history_types):
+            number += 1
+            label = f"history {number}" if n_histories > 1 else "history"
+            yield from _logged_curves(label, _columns(source))
+        else:
+            yield _rule_curve(source)
 
 
 def _rule_curve(source: Any) -> _Curve:
@@ -106,47 +127,65 @@ def _rule_curve(source: Any) -> _Curve:
             "Argument `rules` must contain only rules, callbacks, schedules, histories "
             f"and paths of CSV files. Received: {source!r}"
         )
+    label = (
+        f"{type(source).__name__}: {rule.base_lr:g} to {rule.target_lr:g} in "
+        f"{rule.n_epochs} epochs"
+    )
     last_epoch = rule.n_epochs - 1
     epochs = np.linspace(0, last_epoch, min(rule.n_epochs, 1000)).round()
     epochs = np.union1d(epochs, [rule.n_warmup_epochs, rule.decay_start])
-    is_smooth = not getattr(source, "staircase", True)
-    is_stepped = source is not rule and not is_smooth
-    if is_stepped:  # the last epoch is drawn to its end
+    if isinstance(source, DecayRule):
+        return _Curve(label, epochs, rule.rates(epochs), rule=rule)
+    if getattr(source, "staircase", True):  # the last epoch is drawn to its end
         epochs = np.append(epochs, rule.n_epochs)
-    if is_smooth:
-        epochs = np.union1d(epochs, np.linspace(0, rule.n_epochs, 1000))
-    name = type(source).__name__
-    label = f"{name}: {rule.base_lr:g} to {rule.target_lr:g} in {rule.n_epochs} epochs"
-    if is_smooth:
-        label += ", staircase=False"
-    return _Curve(label, epochs, rule.rates(epochs), is_stepped, rule)
+        return _Curve(label, epochs, rule.rates(epochs), is_stepped=True, rule=rule)
+    epochs = np.union1d(epochs, np.linspace(0, rule.n_epochs, 1000))
+    label += ", staircase=False"
+    return _Curve(label, epochs, rule.rates(epochs), rule=rule)
+
+
+def _columns(source: Any) -> dict[str, Any]:
+    """Returns the columns of a history, or of its dictionary, which has no epochs."""
+    if isinstance(source, dict):
+        return source
+    return {**source.history, "epoch": getattr(source, "epoch", [])}
 
 
 def _read_csv(path: str | os.PathLike[str]) -> dict[str, list[float]]:
     """Returns the columns to draw from a file that CSVLogger wrote, or is writing."""
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        lines = file.read().splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        del lines[-1]  # half written
-    rows = list(csv.reader(lines))
-    header = rows[0] if rows else []
-    names = [name for name in ["epoch", *_rate_names(header)] if name in header]
+    path = os.fspath(path)
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        text = file.read()
+    header_line = text.partition("\n")[0]
+    separator = max(",;\t", key=header_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    header = rows[0][1] if rows else []
+    names = ["epoch", *(_rate_names(header) or ["learning_rate"])]
+    for name in names:
+        if name not in header:
+            cure = "" if name == "epoch" else f". {LOG_IT}"
+            raise ValueError(
+                f"{path} has no column `{name}`; its header is "
+                f"{header_line.strip()!r}{cure}"
+            )
+    if not text.endswith(("\n", "\r")) and len(rows[-1][1]) < len(header):
+        del rows[-1]  # half written
     columns: dict[str, list[float]] = {name: [] for name in names}
-    for number, row in enumerate(rows[1:], start=2):
-        where = f"{os.fspath(path)}, line {number}"
-        if not row:  # an empty line
-            continue
+    for number, row in rows[1:]:
         if len(row) != len(header):
             raise ValueError(
-                f"{where} must have {len(header)} values, like the header. "
-                f"Received: {len(row)}"
+                f"{path}, line {number} must have {len(header)} values, like the "
+                f"header. Received: {len(row)}"
             )
-        values = dict(zip(header, row, strict=True))
         for name, column in columns.items():
             try:
-                column.append(_number(values[name]))
+                column.append(_number(row[header.index(name)]))
             except ValueError as error:
-                raise ValueError(f"{where}, {name}: {error}") from error
+                raise ValueError(f"{path}, line {number}, {name}: {error}") from error
     return columns
 
 
@@ -158,9 +197,13 @@ def _rate_names(names: Iterable[str]) -> list[str]:
 def _logged_curves(label: str, columns: dict[str, Any]) -> Iterator[_Curve]:
     """Yields the curve of each learning rate in the columns of a history."""
     names = _rate_names(columns)
-    epochs = columns.get("epoch")
-    if not names or not epochs:
-        raise ValueError(f"{label} contains no learning rate for any epoch")
+    n_rates = len(columns[names[0]]) if names else 0
+    epochs = columns.get("epoch", range(n_rates))
+    if n_rates == 0:
+        raise ValueError(
+            f"{label} contains no learning rate. Train with WarmupExponentialDecay or "
+            "LearningRateLogger; list either before CSVLogger"
+        )
     for name in names:
         rates = columns[name]
         if len(rates) != len(epochs):
@@ -179,20 +222,23 @@ def _number(value: Any) -> float:
     return float("nan") if value in (None, "", "NA") else float(value)
 
 
-def _draw(curve: _Curve, ax: Axes) -> None:
-    """Draws a curve and labels both of its ends and its highest point."""
+def _draw(curve: _Curve, ax: Axes, has_labels: bool) -> None:
+    """Draws a curve, and labels both of its ends and its highest point."""
+    label = curve.label.replace("$", r"\$")
+    if (curve.rates == 0).any():
+        label += " (0 not shown)"
     rates = np.where(curve.rates > 0, curve.rates, np.nan)  # a log axis has no 0
     n_lines = len(ax.get_lines())
     (line,) = ax.plot(
         curve.epochs,
         rates,
-        label=curve.label.replace("$", r"\$"),
+        label=label,
         drawstyle="steps-post" if curve.is_stepped else "default",
         linestyle=("-", "--", ":", "-.")[n_lines % 4],  # curves may coincide
         marker="." if len(curve.epochs) <= 100 else "",
     )
     known = np.flatnonzero(np.isfinite(rates))
-    if not len(known):
+    if not (has_labels and len(known)):
         return
     first, highest, last = known[0], np.nanargmax(rates), known[-1]
     labels = {highest: (0, 4, "center", "bottom")}
@@ -207,6 +253,7 @@ def _draw(curve: _Curve, ax: Axes) -> None:
             ha=horizontal,
             va=vertical,
             color=line.get_color(),
+            fontsize="small",
         )
 
 
@@ -222,21 +269,25 @@ def _shade(rules: list[DecayRule], ax: Axes) -> None:
             labels.append(name)
 
 
+def _use_whole_epochs(ax: Axes) -> None:
+    """Asks for ticks at integers, unless the ticks have been set in another way."""
+    from matplotlib.ticker import MaxNLocator
+
+    locator = ax.xaxis.get_major_locator()
+    if isinstance(locator, MaxNLocator):
+        locator.set_params(integer=True)
+
+
 def figure_of(rule: DecayRule) -> Figure:
     """Returns the plot of a rule, in a figure that opens no window."""
     _check_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
-    plot_learning_rate(rule, ax=figure.subplots())
+    ax = figure.subplots()
+    ax.margins(*MARGINS)
+    plot_learning_rate(rule, ax=ax)
     return figure
-
-
-def svg(rule: DecayRule) -> str:
-    """Returns the plot of a rule as SVG."""
-    file = io.StringIO()
-    figure_of(rule).savefig(file, format="svg")
-    return file.getvalue()
 
 
 def _check_matplotlib() -> None:
