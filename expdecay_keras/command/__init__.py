@@ -11,38 +11,41 @@ import tensorflow as tf
 
 from expdecay_keras import __version__
 from expdecay_keras.command.preview import preview
-from expdecay_keras.command.train import DEFAULT_RULE, RunError, train
+from expdecay_keras.command.train import DEFAULT_RULE, RunError, option_of, train
 from expdecay_keras.rule import DecayRule
 
-RULE_OPTIONS = [
-    ("base_lr", float, "rate during warm-up and hold and at the start of the decay"),
-    ("target_lr", float, "rate of the last epoch"),
-    ("n_epochs", int, "number of epochs, including warm-up and hold"),
-    ("n_warmup_epochs", int, "number of warm-up epochs"),
-    ("warmup_start_lr", float, "rate at which a linear ramp starts"),
-    ("n_hold_epochs", int, "number of epochs at the base rate after warm-up"),
-]
+RATE: dict[str, Any] = {"type": float, "metavar": "RATE"}
+COUNT: dict[str, Any] = {"type": int, "metavar": "N"}
+RULE_OPTIONS = {
+    "base_lr": (RATE, "learning rate during the hold and at the start of the decay"),
+    "target_lr": (RATE, "learning rate of the last epoch"),
+    "n_epochs": (COUNT, "number of epochs, including warm-up and hold"),
+    "n_warmup_epochs": (COUNT, "number of warm-up epochs"),
+    "warmup_start_lr": (RATE, "learning rate at which warm-up starts as a linear ramp"),
+    "n_hold_epochs": (COUNT, "number of epochs at the base rate after warm-up"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns 0, 130 after Ctrl-C, or 2 after printing an error."""
-    arguments = vars(_parser().parse_args(argv))
-    command = arguments.pop("command")
+    options = vars(_parser().parse_args(argv))
+    command = options.pop("command")
+    arguments = {name: options.pop(name) for name in RULE_OPTIONS}
     try:
-        names = [name for name, _, _ in RULE_OPTIONS if name in arguments]
-        given = {name: arguments.pop(name) for name in names}
-        rule = DecayRule(**(_complete(given) if command == "train" else given))
         if command == "train":
-            train(rule, **arguments)
+            if arguments["warmup_start_lr"] is None and arguments["n_warmup_epochs"]:
+                arguments["warmup_start_lr"] = arguments["base_lr"] / 20
+            train(DecayRule(**arguments), **options)
         else:
-            preview(rule, **arguments)
+            preview(DecayRule(**arguments), **options)
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
         message = "\nInterrupted."
         if command == "train":
+            without = " without --overwrite" if options["overwrite"] else ""
             message += (
-                " The same command without --overwrite resumes after the last complete "
+                f" Run the same command{without} to resume after the last complete "
                 "epoch."
             )
         print(message, file=sys.stderr)
@@ -71,11 +74,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_preview(commands: Any) -> None:
     parser = commands.add_parser(
         "preview",
-        help="print the rates of a rule",
-        description="Print the rates of a rule, one line per epoch, up to about 50 "
-        "lines.",
+        help="print the learning rate of each epoch",
+        description="Print the learning rate of each epoch; if there are more than 50 "
+        "epochs, of about 50 of them.",
+        epilog="example: expdecay-keras preview --base-lr 0.1 --target-lr 0.001 "
+        "--n-epochs 20",
     )
-    _add_rule(parser)
+    defaults = {"n_warmup_epochs": 0, "warmup_start_lr": None, "n_hold_epochs": 0}
+    _add_rule(parser, defaults, "the base rate, so that there is no ramp")
     parser.add_argument(
         "--format",
         choices=["table", "csv", "json"],
@@ -86,7 +92,7 @@ def _add_preview(commands: Any) -> None:
         "--plot",
         type=Path,
         metavar="FILE",
-        help="also save a plot of the rates as a .png, .svg or .pdf file",
+        help="also save a plot as a .png, .svg or .pdf file",
     )
 
 
@@ -97,8 +103,10 @@ def _add_train(commands: Any) -> None:
         description="Train a small network on handwritten digits. "
         "You can stop it at any moment: the same command resumes after the last "
         "complete epoch.",
+        epilog="example: expdecay-keras train --base-lr 0.1 --run-dir runs/slower",
     )
-    _add_rule(parser, DEFAULT_RULE)
+    defaults = {**dataclasses.asdict(DEFAULT_RULE), "warmup_start_lr": None}
+    _add_rule(parser, defaults, "a twentieth of the base rate")
     parser.add_argument(
         "--run-dir",
         type=Path,
@@ -114,25 +122,15 @@ def _add_train(commands: Any) -> None:
 
 
 def _add_rule(
-    parser: argparse.ArgumentParser, default: DecayRule | None = None
+    parser: argparse.ArgumentParser, defaults: dict[str, Any], start_lr: str
 ) -> None:
-    """Adds the arguments of a rule; without a default rule, three are required."""
-    for name, type_, text in RULE_OPTIONS:
-        if default is not None:
-            text += f" (default: {getattr(default, name)})"
-        is_needed = name in ("base_lr", "target_lr", "n_epochs")
+    """Adds the options of a rule; those without a default are required."""
+    for name, (kind, text) in RULE_OPTIONS.items():
+        shown = start_lr if name == "warmup_start_lr" else "%(default)s"
         parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=type_,
-            default=argparse.SUPPRESS,
-            required=is_needed and default is None,
-            help=text,
+            option_of(name),
+            default=defaults.get(name),
+            required=name not in defaults,
+            help=f"{text} (default: {shown})" if name in defaults else text,
+            **kind,
         )
-
-
-def _complete(given: dict[str, Any]) -> dict[str, Any]:
-    """Adds the defaults of `train`, but no ramp if there is no warm-up."""
-    defaults = dataclasses.asdict(DEFAULT_RULE)
-    if given.get("n_warmup_epochs") == 0:
-        defaults["warmup_start_lr"] = None
-    return {**defaults, **given}
