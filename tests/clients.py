@@ -1,4 +1,4 @@
-"""Other training tools store the rates exactly: `.ci/matrix clients`."""
+"""Other tools store the rates exactly, or decay alike: `.ci/matrix clients`."""
 
 import json
 import os
@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 import wandb
 from oracle import float32_rates
+from recipes import recipe_rows
 from scikeras import wrappers
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -252,3 +253,36 @@ def test_ray_train_reports_the_rates_of_two_workers(tmp_path):
     lines = (tmp_path / "reports").read_text().splitlines()
     expected = [[{"learning_rate": rate}] * 2 for rate in RATES]
     assert [json.loads(line) for line in lines] == expected
+
+
+def test_optax_decays_like_the_rule():
+    import jax
+    import optax
+
+    rule = DecayRule(0.1, 1e-4, 15, 2, 0.01, 3)
+    names = {"B": 0.1, "T": 1e-4, "W": 2, "S": 0.01, "H": 3, "D": 9, "s": 7}
+    schedule = recipe_rows()["optax"].call(
+        optax.warmup_exponential_decay_schedule, **names
+    )
+    steps = np.arange(16 * 7)  # past the end, too
+    with jax.enable_x64(True):
+        rates = [float(schedule(step)) for step in steps]
+    np.testing.assert_allclose(rates, rule.rates(steps / 7), rtol=1e-12)
+
+
+def test_torch_decays_like_the_rule():
+    import torch
+
+    rule = DecayRule(0.1, 1e-4, 31)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = recipe_rows()["torch"].call(
+        lambda gamma: torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma),
+        **{"B": 0.1, "T": 1e-4, "D": 30},
+    )
+    rates = []
+    for _ in range(31):
+        rates += scheduler.get_last_lr()
+        optimizer.step()
+        scheduler.step()
+    np.testing.assert_allclose(rates, rule.rates(range(31)), rtol=1e-12)
+    assert scheduler.get_last_lr()[0] < 1e-4
