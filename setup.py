@@ -5,11 +5,11 @@ from setuptools.command.sdist import sdist
 
 
 class SdistWithTests(sdist):
-    """Adds the tests to the distribution and, for old setuptools, the licence."""
+    """Adds the tests to the source distribution."""
 
     def make_release_tree(self, base_dir, files):
         tests = glob.glob("tests/**/*.py", recursive=True)
-        super().make_release_tree(base_dir, sorted({*files, *tests, "LICENSE"}))
+        super().make_release_tree(base_dir, sorted({*files, *tests}))
 
 
 setup(cmdclass={"sdist": SdistWithTests})

@@ -8,7 +8,7 @@ attributes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from numbers import Number
 from typing import Any
 
@@ -33,46 +33,35 @@ def is_loss_scaled(model: Any) -> bool:
 def optimizers(model: Any) -> dict[str, Any]:
     """Returns the model's optimizers, keyed by the names of their rates in the log."""
     optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
-        raise TypeError(
-            "The model has no optimizer whose learning rate could be set or logged. "
-            "Compile the model with the optimizer that trains it, or build that "
-            "optimizer with a WarmupExponentialSchedule. Received: model.optimizer=None"
-        )
-    if is_loss_scaled(model):
+    if optimizer is not None and is_loss_scaled(model):
         optimizer = optimizer.inner_optimizer
+    named = {"learning_rate": optimizer}
     if hasattr(optimizer, "optimizers"):
         if not optimizer.optimizers and model.built:
             # A MultiOptimizer may find its optimizers only when it is built.
             model.optimizer.build(model.trainable_variables)
-        named = _name_each(_several(optimizer.optimizers))
-    else:
-        named = {"learning_rate": optimizer}
-    with_rates = {n: one for n, one in named.items() if hasattr(one, "learning_rate")}
-    if not with_rates:
+        named = _name_each(optimizer.optimizers)
+    named = {name: one for name, one in named.items() if hasattr(one, "learning_rate")}
+    if not named:
         raise TypeError(
-            f"The optimizer {type(optimizer).__name__} has no `learning_rate` that "
-            "could be set or logged. Compile the model with an optimizer that has one, "
-            "and build the model before `fit`."
+            "The model has no optimizer with a `learning_rate` that could be set or "
+            "logged. Compile the model with the optimizer that trains it, or build "
+            "that optimizer with a WarmupExponentialSchedule. Received: "
+            f"model.optimizer={optimizer}"
         )
-    return with_rates
+    return named
 
 
-def _several(value: Any) -> Iterable[Any]:
-    """Returns the items of a list or tuple, or the values of a dictionary."""
-    return value.values() if isinstance(value, dict) else value
-
-
-def _name_each(several: Iterable[Any]) -> dict[str, Any]:
+def _name_each(several: Any) -> dict[str, Any]:
     """Returns optimizers keyed by their names, numbered where names are the same."""
     named: dict[str, Any] = {}
-    for optimizer in several:
-        name = unique_name = f"learning_rate_{optimizer.name}"
+    for optimizer in several.values() if isinstance(several, dict) else several:
+        name = f"learning_rate_{optimizer.name}"
         number = 0
-        while unique_name in named:
+        while name in named:
             number += 1
-            unique_name = f"{name}_{number}"
-        named[unique_name] = optimizer
+            name = f"learning_rate_{optimizer.name}_{number}"
+        named[name] = optimizer
     return named
 
 
@@ -80,10 +69,8 @@ def with_wrapped(optimizer: Any) -> Iterator[Any]:
     """Yields an optimizer, and those that it wraps, which are among its attributes."""
     yield optimizer
     for value in vars(optimizer).values():
-        is_collection = isinstance(value, (dict, list, tuple))
-        for item in _several(value) if is_collection else [value]:
-            if hasattr(item, "apply_gradients"):
-                yield from with_wrapped(item)
+        if hasattr(value, "apply_gradients"):
+            yield from with_wrapped(value)
 
 
 def schedule(optimizer: Any) -> Any:
@@ -166,6 +153,10 @@ def _has_decay(optimizer: Any) -> bool:
 
 # The look-up of a schedule's rates
 
+TENSORS: tuple[type, ...] = (tf.Tensor, tf.Variable)
+if IS_KERAS_3 and BACKEND == "tensorflow":
+    TENSORS += (tf.keras.Variable,)
+
 
 def table(rates: npt.NDArray[np.float64], dtype: str) -> Any:
     """Returns rates in a dtype, in the form that `look_up` takes."""
@@ -181,7 +172,7 @@ def rate_index(step: Any, steps_per_rate: int, last: int) -> Any:
     Numbers, arrays and TensorFlow's eager tensors give a NumPy array, other tensors
     give a tensor.
     """
-    if tf.is_tensor(step) and tf.executing_eagerly():
+    if isinstance(step, TENSORS) and tf.executing_eagerly():
         step = step.numpy()
     if isinstance(step, (Number, np.generic, np.ndarray, list, tuple, range)):
         # Long double is exact for every integer of 64 bits.
@@ -211,27 +202,18 @@ def _tensorflow_index(step: Any, steps_per_rate: int, last: int) -> tf.Tensor:
     return tf.maximum(index, 0)
 
 
-# Dtypes that hold `steps_per_rate` or support a division, for those that may not.
-WIDE = {
-    "int8": "int32",
-    "uint8": "int32",
-    "int16": "int32",
-    "uint16": "int32",
-    "float16": "float32",
-    "bfloat16": "float32",
-}
-if BACKEND == "torch":
-    WIDE |= {"uint32": "int64", "uint64": "float64"}
-
-
 def _keras_index(step: Any, steps_per_rate: int, last: int) -> Any:
     """Returns the index on JAX or PyTorch, or of a symbolic tensor of Keras 3."""
     ops = tf.keras.ops
     if not _is_symbolic(step):
         step = ops.convert_to_tensor(step)
     dtype = tf.keras.backend.standardize_dtype(step.dtype)
-    if dtype in WIDE:
-        step = ops.cast(step, WIDE[dtype])
+    if (
+        dtype.startswith("uint") and BACKEND == "torch"
+    ):  # which can hardly compute with it
+        step = ops.cast(step, "float64")
+    elif dtype.endswith(("8", "16")):  # it may not hold `steps_per_rate`
+        step = ops.cast(step, "int32" if "int" in dtype else "float32")
     # Divided before it is clipped, because a float32 or int32 may not hold the product.
     index = step // steps_per_rate if steps_per_rate > 1 else step
     return ops.cast(ops.clip(index, 0, last), "int32")

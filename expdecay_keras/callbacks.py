@@ -181,12 +181,10 @@ class WarmupExponentialDecay(_RateCallback):
             warmup_start_lr,
             n_hold_epochs,
         )
-        if not isinstance(verbose, (Integral, np.bool_)):
-            raise TypeError(
-                f"Argument `verbose` must be 0 or 1. Received: verbose={verbose!r}"
-            )
-        if verbose not in (0, 1):
-            raise ValueError(
+        is_integer = isinstance(verbose, (Integral, np.bool_))
+        if not is_integer or verbose not in (0, 1):
+            error = ValueError if is_integer else TypeError
+            raise error(
                 f"Argument `verbose` must be 0 or 1. Received: verbose={verbose!r}"
             )
         self.verbose: int = int(verbose)
@@ -280,30 +278,6 @@ class WarmupExponentialDecay(_RateCallback):
                 )
 
 
-def _cure_of_position(step: int, start: int, epoch: int, n_steps: int) -> str:
-    """Returns what to do if a schedule is at `step`, but should be at `start`."""
-    if start >= n_steps and step >= n_steps:
-        return (
-            "Past its last step, the rate stays at target_lr. To train again, compile "
-            "the model with a fresh optimizer; to train on, give the optimizer a "
-            "schedule of more epochs and compile the model with it again."
-        )
-    count = "variables[0]" if _keras.IS_KERAS_3 else "iterations"
-    assignment = f"optimizer.{count}.assign({start})"
-    if step > 0:
-        return (
-            "Set the step count of its optimizer to the start of epoch index "
-            f"{epoch}: {assignment}."
-        )
-    return (
-        "Load the optimizer's state: with the model (load_model or a checkpoint), or "
-        "with the weights (build the optimizer before load_weights). Without that "
-        "state, use WarmupExponentialDecay. (With SGD, you can also set the step "
-        f"count, {assignment}. Adam corrects its bias by this count, and its first "
-        "steps would be several times too large.)"
-    )
-
-
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
 class LearningRateLogger(_RateCallback):
     """Logs any optimizer's rate, with or without a schedule, as `learning_rate`.
@@ -389,12 +363,30 @@ class LearningRateLogger(_RateCallback):
         is_inside = step // steps_per_epoch == epoch
         if is_right or (is_inside and _keras.resumes_inside_epochs(self.model)):
             return
+        count = "variables[0]" if _keras.IS_KERAS_3 else "iterations"
+        assignment = f"optimizer.{count}.assign({start})"
+        if min(step, start) >= n_steps:
+            cure = (
+                "Past its last step, the rate stays at target_lr. To train again, "
+                "compile the model with a fresh optimizer; to train on, give the "
+                "optimizer a schedule of more epochs and compile the model again."
+            )
+        elif step == 0:
+            cure = (
+                "Load the optimizer's state: with the model (load_model or a "
+                "checkpoint), or with the weights (build the optimizer before "
+                "load_weights). Without that state, use WarmupExponentialDecay. (With "
+                f"SGD, you can also set the step count, {assignment}. Adam corrects "
+                "its bias by this count, and its first steps would be several times "
+                "too large.)"
+            )
+        else:
+            cure = f"Set the step count to the start of an epoch: {assignment}."
         self._warn(
             f"position {name}",
             f"`fit` starts at epoch index {epoch}, but the schedule{_logged_as(name)} "
             f"is at step {step} of {n_steps} (n_epochs={n_epochs}, "
-            f"steps_per_epoch={steps_per_epoch}). "
-            + _cure_of_position(step, start, start // steps_per_epoch, n_steps),
+            f"steps_per_epoch={steps_per_epoch}). {cure}",
         )
 
     def _check_drift(

@@ -77,9 +77,9 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
         _check_matplotlib()
         from matplotlib import pyplot
 
-        n_rows = len(curves) / n_columns
-        size = (6, 4 + 0.3 * max(0, n_rows - 4))
-        _, ax = pyplot.subplots(figsize=size, layout="constrained")
+        n_rows = (len(curves) + 2) / n_columns  # with warm-up and hold
+        height = max(4.0, 1.3 + 0.38 * n_rows)  # at least half of it for the curves
+        _, ax = pyplot.subplots(figsize=(6, height), layout="constrained")
         ax.margins(*MARGINS)
     ax.set_yscale("log")
     for curve in curves:

@@ -50,6 +50,24 @@ def floatx():
 
 
 @pytest.fixture
+def mixed_float16():
+    """Calls a function under the policy, which scales the loss."""
+
+    def call(function, *args):
+        policies = tf.keras.mixed_precision
+        before = policies.global_policy()
+        policies.set_global_policy("mixed_float16")
+        try:
+            model = function(*args)
+        finally:
+            policies.set_global_policy(before)
+        assert hasattr(model.optimizer, "inner_optimizer")
+        return model
+
+    return call
+
+
+@pytest.fixture
 def start(tmp_path_factory):
     """Starts a script in a fresh process, which does not outlive the test."""
     processes = []

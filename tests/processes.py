@@ -14,7 +14,8 @@ import tensorflow as tf
 KERAS = "keras" if hasattr(tf.keras, "ops") else tf.keras.Model.__module__.split(".")[0]
 SECONDS = 120  # the longest that a test waits for a process
 START = """
-import os, sys
+import os, sys, warnings
+warnings.filterwarnings("error", module="expdecay_keras")
 os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
 os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT), 2)
 os.environ.update(environment)

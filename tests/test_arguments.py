@@ -15,104 +15,139 @@ from expdecay_keras import (
 )
 
 LEGAL = {"base_lr": 0.1, "target_lr": 0.01, "n_epochs": 9, "n_warmup_epochs": 3}
-REAL = "must be a real number"
-POSITIVE = "must be a finite number > 0"
-NOT_NEGATIVE = "must be a finite number >= 0"
-NORMAL = "must be normal in float32 (1.1754944e-38 to 3.4028234e+38)"
-INTEGER = "must be an integer"
-FROM_0 = "must be from 0 to 9007199254740992"
-FROM_1 = "must be from 1 to 9007199254740992"
-FROM_2 = "must be from 2 to 9007199254740992"
-ENOUGH = (
-    "must be at least n_warmup_epochs + n_hold_epochs + 2 "
-    "(one epoch at base_lr and one at target_lr)"
+RULE = DecayRule(**LEGAL)
+REQUIRED = {
+    DecayRule: LEGAL,
+    RULE.learning_rate: {"epoch": 1},
+    RULE.rates: {},
+    WarmupExponentialDecay: LEGAL,
+    make_lr_scheduler: LEGAL,
+    WarmupExponentialSchedule: {**LEGAL, "steps_per_epoch": 4},
+    LearningRateTensorBoard: {"log_dir": "logs"},
+}
+NAN, INF = float("nan"), float("inf")
+REAL = TypeError, "must be a real number"
+REALS = TypeError, "must contain only real numbers"
+POSITIVE = ValueError, "must be a finite number > 0"
+NOT_NEGATIVE = ValueError, "must be a finite number >= 0"
+NORMAL = (
+    ValueError,
+    "must be between 1.1754944e-38 and 3.4028234e+38, the normal range of float32",
 )
-NOT_ENOUGH = (
-    f"Argument `n_epochs` {ENOUGH}. "
-    "Received: n_epochs=4, n_warmup_epochs=3, n_hold_epochs=0"
-)
+INTEGER = TypeError, "must be an integer"
+FLOATING = TypeError, "must be a floating-point dtype"
+BOOL = TypeError, "must be a bool"
+NAME = TypeError, "must be a str"
+PATH = TypeError, "must be a path"
+VERBOSE = "must be 0 or 1"
+LARGEST = 2**53
 
 
-def ids(rows):
-    return [f"{name}={value!r:.20}" for *_, name, value, _, _ in rows]
+def at_least(number):
+    return ValueError, f"must be at least {number}"
 
 
-def assert_refused(function, arguments, name, error, constraint):
-    with pytest.raises(error) as raised:
-        function(**arguments)
-    received = f"{name}={arguments[name]!r}"
-    assert str(raised.value) == f"Argument `{name}` {constraint}. Received: {received}"
+def at_most(number):
+    return ValueError, f"must be at most {number}"
 
 
-# DecayRule
-
+# Each with the values that are refused.
 ILLEGAL = [
-    ("base_lr", 0.0, ValueError, POSITIVE),
-    ("base_lr", -0.1, ValueError, POSITIVE),
-    ("base_lr", float("nan"), ValueError, POSITIVE),
-    ("base_lr", float("inf"), ValueError, POSITIVE),
-    ("base_lr", 10**400, ValueError, POSITIVE),
-    ("base_lr", 1e-38, ValueError, NORMAL),
-    ("base_lr", 3.5e38, ValueError, NORMAL),
-    ("base_lr", "0.1", TypeError, REAL),
-    ("base_lr", True, TypeError, REAL),
-    ("base_lr", np.bool_(True), TypeError, REAL),
-    ("base_lr", 1j, TypeError, REAL),
-    ("base_lr", None, TypeError, REAL),
-    ("base_lr", np.array(0.1), TypeError, REAL),
-    ("base_lr", tf.constant(0.1), TypeError, REAL),
-    ("target_lr", 0.0, ValueError, POSITIVE),
-    ("target_lr", [0.1], TypeError, REAL),
-    ("n_epochs", 1, ValueError, FROM_2),
-    ("n_epochs", 2**53 + 1, ValueError, FROM_2),
-    ("n_epochs", 5.0, TypeError, INTEGER),
-    ("n_epochs", True, TypeError, INTEGER),
-    ("n_epochs", "5", TypeError, INTEGER),
-    ("n_epochs", None, TypeError, INTEGER),
-    ("n_epochs", np.array(5), TypeError, INTEGER),
-    ("n_warmup_epochs", -1, ValueError, FROM_0),
-    ("n_warmup_epochs", 1.0, TypeError, INTEGER),
-    ("warmup_start_lr", -0.1, ValueError, NOT_NEGATIVE),
-    ("warmup_start_lr", float("nan"), ValueError, NOT_NEGATIVE),
-    ("warmup_start_lr", 1e-45, ValueError, NORMAL),
-    ("warmup_start_lr", False, TypeError, REAL),
-    ("n_hold_epochs", -1, ValueError, FROM_0),
-    ("n_hold_epochs", 1.0, TypeError, INTEGER),
+    (DecayRule, "base_lr", POSITIVE, 0.0, -0.0, 0, -0.1, NAN, INF, 10**400),
+    (DecayRule, "base_lr", NORMAL, 1e-38, 1.1754943e-38, 3.4028235e38, 3.5e38),
+    (DecayRule, "base_lr", REAL, "0.1", True, np.True_, 1j, None, np.array(0.1)),
+    (DecayRule, "base_lr", REAL, tf.constant(0.1)),
+    (DecayRule, "target_lr", POSITIVE, 0.0, -1, -INF),
+    (DecayRule, "target_lr", NORMAL, 1e-45),
+    (DecayRule, "target_lr", REAL, [0.1], False),
+    (DecayRule, "n_epochs", at_least(2), 1, 0, -5, np.int64(1)),
+    (DecayRule, "n_epochs", at_most(LARGEST), LARGEST + 1, 10**400),
+    (DecayRule, "n_epochs", INTEGER, 5.0, True, "5", None, np.array(5), np.True_),
+    (DecayRule, "n_warmup_epochs", at_least(0), -1),
+    (DecayRule, "n_warmup_epochs", at_most(LARGEST), LARGEST + 1),
+    (DecayRule, "n_warmup_epochs", INTEGER, 1.0, None, False),
+    (DecayRule, "warmup_start_lr", NOT_NEGATIVE, -0.1, NAN, INF),
+    (DecayRule, "warmup_start_lr", NORMAL, 1e-45, 3.5e38),
+    (DecayRule, "warmup_start_lr", REAL, False, "0"),
+    (DecayRule, "n_hold_epochs", at_least(0), -1),
+    (DecayRule, "n_hold_epochs", at_most(LARGEST), LARGEST + 1),
+    (DecayRule, "n_hold_epochs", INTEGER, 1.0, None, False),
+    (RULE.learning_rate, "epoch", REALS, True, "3", [1j], None),
+    (RULE.learning_rate, "epoch", REALS, tf.constant(True), tf.constant("3")),
+    (RULE.learning_rate, "epoch", REALS, tf.constant(1j)),
+    (RULE.rates, "epoch", REALS, np.True_, ["3"], 1j, None, tf.constant(True)),
+    (RULE.learning_rate, "dtype", FLOATING, "int32", "bool", "complex64"),
+    (WarmupExponentialDecay, "verbose", (ValueError, VERBOSE), 2, -1),
+    (WarmupExponentialDecay, "verbose", (TypeError, VERBOSE), "1", 1.0, None),
+    (WarmupExponentialSchedule, "steps_per_epoch", at_least(1), 0, -1),
+    (WarmupExponentialSchedule, "steps_per_epoch", at_most(2**31 - 1), 2**31),
+    (WarmupExponentialSchedule, "steps_per_epoch", INTEGER, 4.0, True, None),
+    (WarmupExponentialSchedule, "staircase", BOOL, 1, None, 0.0, "yes"),
+    (WarmupExponentialSchedule, "name", NAME, None, 1, b"x"),
+    (LearningRateTensorBoard, "log_dir", PATH, None, 1),
+    (LearningRateTensorBoard, "update_freq", INTEGER, "epoch", 1.0, True),
+    (LearningRateTensorBoard, "update_freq", at_least(1), 0, -1),
+    (LearningRateTensorBoard, "update_freq", at_most(LARGEST), LARGEST + 1),
+]
+ROWS = [
+    (function, name, error, text, value)
+    for function, name, (error, text), *values in ILLEGAL
+    for value in values
+]
+IDS = [f"{row[0].__name__} {row[1]}={row[-1]!r:.20}" for row in ROWS]
+
+
+@pytest.mark.parametrize("function, name, error, text, value", ROWS, ids=IDS)
+def test_illegal_argument(function, name, error, text, value):
+    with pytest.raises(error) as raised:
+        function(**{**REQUIRED[function], name: value})
+    assert str(raised.value) == f"Argument `{name}` {text}. Received: {name}={value!r}"
+
+
+ENOUGH = (
+    "Argument `n_epochs` must be at least {}, that is, n_warmup_epochs + n_hold_epochs "
+    "+ 2 (one epoch at base_lr and one at target_lr). Received: n_epochs={}, "
+    "n_warmup_epochs=3, n_hold_epochs={}"
+)
+RAMP = (
+    "Argument `n_warmup_epochs` must be at least 1 if warmup_start_lr is given, "
+    "because a ramp needs warm-up epochs. Received: n_warmup_epochs=0, "
+    "warmup_start_lr={}"
+)
+NO_RAMP = {"n_warmup_epochs": 0}
+DISAGREEING = [
+    (DecayRule, {"n_epochs": 4}, ENOUGH.format(5, 4, 0)),
+    (DecayRule, {"n_hold_epochs": 5}, ENOUGH.format(10, 9, 5)),
+    (DecayRule, {**NO_RAMP, "warmup_start_lr": 0.05}, RAMP.format(0.05)),
+    (DecayRule, {**NO_RAMP, "warmup_start_lr": 0.0}, RAMP.format(0.0)),
+    (WarmupExponentialDecay, {"n_epochs": 4}, ENOUGH.format(5, 4, 0)),
+    (WarmupExponentialSchedule, {"n_epochs": 4}, ENOUGH.format(5, 4, 0)),
+    (make_lr_scheduler, {"n_epochs": 4}, ENOUGH.format(5, 4, 0)),
 ]
 
 
-@pytest.mark.parametrize("name, value, error, constraint", ILLEGAL, ids=ids(ILLEGAL))
-def test_illegal_argument(name, value, error, constraint):
-    assert_refused(DecayRule, {**LEGAL, name: value}, name, error, constraint)
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        pytest.param({"n_epochs": 4}, NOT_ENOUGH, id="no epoch is left to decay"),
-        pytest.param(
-            {"n_hold_epochs": 5},
-            f"Argument `n_epochs` {ENOUGH}. "
-            "Received: n_epochs=9, n_warmup_epochs=3, n_hold_epochs=5",
-            id="no epoch is left after the hold",
-        ),
-        pytest.param(
-            {"n_warmup_epochs": 0, "warmup_start_lr": 0.05},
-            "Argument `warmup_start_lr` must be None if n_warmup_epochs is 0. "
-            "Received: warmup_start_lr=0.05, n_warmup_epochs=0",
-            id="a ramp without warm-up",
-        ),
-    ],
-)
-def test_arguments_that_disagree(arguments, message):
+@pytest.mark.parametrize("function, arguments, message", DISAGREEING)
+def test_arguments_that_disagree(function, arguments, message):
     with pytest.raises(ValueError) as raised:
-        DecayRule(**{**LEGAL, **arguments})
+        function(**{**REQUIRED[function], **arguments})
     assert str(raised.value) == message
 
 
-def test_as_many_epochs_as_warmup_and_hold_need_are_legal():
+def test_the_fewest_and_the_most_epochs_are_legal():
     rule = DecayRule(**{**LEGAL, "n_hold_epochs": 4})
     assert rule.rates([7, 8]).tolist() == [0.1, 0.01]
+    assert DecayRule(**{**LEGAL, "n_epochs": LARGEST}).n_epochs == LARGEST
+
+
+@pytest.mark.parametrize(
+    "cls, name",
+    [(WarmupExponentialDecay, "verbose"), (WarmupExponentialSchedule, "staircase")],
+)
+@pytest.mark.parametrize("value", [True, False])
+def test_booleans_of_numpy_become_plain(cls, name, value):
+    made = cls(**{**REQUIRED[cls], name: np.bool_(value)})
+    plain = int(value) if name == "verbose" else value
+    assert repr(made.get_config()[name]) == repr(plain)
 
 
 @given(illegal_arguments())
@@ -124,82 +159,3 @@ def test_illegal_arguments_at_random(drawn):
     message = str(raised.value)
     assert message.startswith(f"Argument `{name}` must be ")
     assert message.endswith(f". Received: {name}={arguments[name]!r}")
-
-
-@pytest.mark.parametrize(
-    "epoch",
-    [
-        pytest.param(True, id="bool"),
-        pytest.param("3", id="string"),
-        pytest.param([1j], id="complex"),
-        pytest.param(None, id="object"),
-        pytest.param(tf.constant(True), id="bool tensor"),
-        pytest.param(tf.constant("3"), id="string tensor"),
-        pytest.param(tf.constant(1j), id="complex tensor"),
-    ],
-)
-def test_illegal_epoch(epoch):
-    with pytest.raises(TypeError) as raised:
-        DecayRule(**LEGAL).learning_rate(epoch)
-    message = (
-        f"Argument `epoch` must contain only real numbers. Received: epoch={epoch!r}"
-    )
-    assert str(raised.value) == message
-
-
-@pytest.mark.parametrize("dtype", ["int32", "bool", "complex64"])
-def test_illegal_dtype(dtype):
-    with pytest.raises(TypeError) as raised:
-        DecayRule(**LEGAL).learning_rate(1, dtype)
-    message = (
-        f"Argument `dtype` must be a floating-point dtype. Received: dtype={dtype!r}"
-    )
-    assert str(raised.value) == message
-
-
-# What is made with a rule's arguments
-
-
-REQUIRED = {
-    WarmupExponentialDecay: LEGAL,
-    make_lr_scheduler: LEGAL,
-    WarmupExponentialSchedule: {**LEGAL, "steps_per_epoch": 4},
-    LearningRateTensorBoard: {"log_dir": "logs"},
-}
-
-
-@pytest.mark.parametrize(
-    "function", [WarmupExponentialDecay, WarmupExponentialSchedule, make_lr_scheduler]
-)
-def test_the_rule_checks_its_arguments(function):
-    arguments = {**REQUIRED[function], "n_epochs": 4}
-    with pytest.raises(ValueError) as raised:
-        function(**arguments)
-    assert str(raised.value) == NOT_ENOUGH
-
-
-FROM_1_TO_INT32 = "must be from 1 to 2147483647"
-ILLEGAL_OTHERS = [
-    (WarmupExponentialDecay, "verbose", 2, ValueError, "must be from 0 to 1"),
-    (WarmupExponentialDecay, "verbose", -1, ValueError, "must be from 0 to 1"),
-    (WarmupExponentialDecay, "verbose", "1", TypeError, INTEGER),
-    (WarmupExponentialSchedule, "steps_per_epoch", 0, ValueError, FROM_1_TO_INT32),
-    (WarmupExponentialSchedule, "steps_per_epoch", 2**31, ValueError, FROM_1_TO_INT32),
-    (WarmupExponentialSchedule, "steps_per_epoch", 4.0, TypeError, INTEGER),
-    (WarmupExponentialSchedule, "steps_per_epoch", True, TypeError, INTEGER),
-    (WarmupExponentialSchedule, "staircase", 1, TypeError, "must be a bool"),
-    (WarmupExponentialSchedule, "staircase", None, TypeError, "must be a bool"),
-    (WarmupExponentialSchedule, "name", None, TypeError, "must be a str"),
-    (LearningRateTensorBoard, "log_dir", None, TypeError, "must be a path"),
-    (LearningRateTensorBoard, "update_freq", "epoch", TypeError, INTEGER),
-    (LearningRateTensorBoard, "update_freq", 1.0, TypeError, INTEGER),
-    (LearningRateTensorBoard, "update_freq", 0, ValueError, FROM_1),
-]
-
-
-@pytest.mark.parametrize(
-    "cls, name, value, error, constraint", ILLEGAL_OTHERS, ids=ids(ILLEGAL_OTHERS)
-)
-def test_illegal_argument_of_one_class(cls, name, value, error, constraint):
-    arguments = {**REQUIRED[cls], name: value}
-    assert_refused(cls, arguments, name, error, constraint)

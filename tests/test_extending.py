@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import assert_equal_arrays, build_model
+from models import assert_equal_arrays, build_model, train
 from oracle import float32_rates
 
 from expdecay_keras import (
@@ -57,6 +57,42 @@ def test_a_schedule_replaced_by_another(fit):
     assert rates == float32_rates(extended.rule, range(3, 6))
     fit(other, [WarmupExponentialDecay(1e-2, 1e-3, 6, 3)], **options)
     assert_equal_arrays(model.get_weights(), other.get_weights())
+
+
+@pytest.mark.parametrize("resumed_at", [3, 7])
+@pytest.mark.parametrize(
+    "optimizer",
+    [lambda rate: tf.keras.optimizers.SGD(rate, 0.9), tf.keras.optimizers.Adam],
+    ids=["momentum", "adam"],
+)
+def test_decide_later_when_to_decay(optimizer, resumed_at):
+    """A rule that only holds the rate, then a cooldown; no warning on the way."""
+    # WeatherGenerator#1199, transformers#35453: a run of which the end is not planned.
+    e, d = resumed_at, 4
+    hold = {"base_lr": 0.1, "target_lr": 0.1, "n_epochs": 1000, "n_warmup_epochs": 2}
+    cool = {
+        "base_lr": 0.1,
+        "target_lr": 1e-3,
+        "n_epochs": e + d,
+        "n_hold_epochs": e - 1,
+    }
+    by_callback = build_model(optimizer(0.5))
+    rates = train(by_callback, WarmupExponentialDecay(**hold), epochs=e)
+    options = {"initial_epoch": e, "epochs": e + d}
+    rates += train(by_callback, WarmupExponentialDecay(**cool), **options)
+    expected = 0.1 * 0.01 ** (np.arange(1, d + 1) / d)
+    np.testing.assert_allclose(rates, [0.1] * e + expected.tolist(), rtol=1e-6)
+    assert rates[-1] == np.float32(1e-3)
+    schedule = WarmupExponentialSchedule(**hold, steps_per_epoch=4)
+    by_schedule = build_model(optimizer(schedule))
+    logged = train(by_schedule, LearningRateLogger(), epochs=e)
+    by_schedule.optimizer.learning_rate = WarmupExponentialSchedule(
+        **cool, steps_per_epoch=4
+    )
+    by_schedule.compile(by_schedule.optimizer, "mse")
+    logged += train(by_schedule, LearningRateLogger(), **options)
+    assert logged == rates
+    assert_equal_arrays(by_schedule.get_weights(), by_callback.get_weights())
 
 
 def test_more_epochs_alone_make_the_rate_jump():

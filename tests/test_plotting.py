@@ -1,12 +1,14 @@
-import sys
-from xml.etree import ElementTree
+"""What `plot_learning_rate` draws, on which Axes, and what it refuses."""
 
-import matplotlib
+import math
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 from oracle import float32_rates, true_rates
 
 from expdecay_keras import (
@@ -17,14 +19,11 @@ from expdecay_keras import (
     plotting,
 )
 
-RAMP = {
-    "base_lr": 0.1,
-    "target_lr": 0.001,
-    "n_epochs": 12,
-    "n_warmup_epochs": 3,
-    "warmup_start_lr": 0.01,
-    "n_hold_epochs": 2,
-}
+RAMP = (0.1, 0.001, 12, 3, 0.01, 2)
+RULE, CALLBACK = DecayRule(*RAMP), WarmupExponentialDecay(*RAMP)
+SCHEDULE = WarmupExponentialSchedule(*RAMP, steps_per_epoch=7)
+CONTINUOUS = WarmupExponentialSchedule(*RAMP, steps_per_epoch=7, staircase=False)
+LONG = DecayRule(0.0123456, 1.23456e-05, 20, 3, 0.00123456)
 
 
 @pytest.fixture
@@ -32,13 +31,33 @@ def ax():
     return Figure(figsize=(6, 4)).subplots()
 
 
+@pytest.fixture
+def new_axes(monkeypatch):
+    """Plots on new Axes, laid out, which must not be shown."""
+
+    def plot(*rules):
+        ax = plot_learning_rate(*rules)
+        ax.figure.draw_without_rendering()
+        return ax
+
+    pyplot.switch_backend("agg")
+    monkeypatch.setattr(pyplot, "show", lambda: pytest.fail("shown"))
+    yield plot
+    pyplot.close("all")
+
+
 def legend(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
+def points(ax):
+    """The epochs and rates of each line."""
+    return [line.get_xydata().tolist() for line in ax.get_lines()]
+
+
 def rate_labels(ax):
-    """The text and the place of each label in the plot, from left to right."""
-    return sorted((text.xy[0], text.xy[1], text.get_text()) for text in ax.texts)
+    """The place, the text and the alignment of each label, from left to right."""
+    return sorted((*text.xy, text.get_text(), text.get_ha()) for text in ax.texts)
 
 
 def shaded(ax):
@@ -56,6 +75,12 @@ def shown_rate(line, epoch):
     return np.exp(np.interp(epoch, x, np.log(y)))
 
 
+def is_inside(artist, frame):
+    """Whether the bounding box of an artist lies inside that of another."""
+    inner, outer = artist.get_window_extent(), frame.get_window_extent()
+    return (inner.min >= outer.min).all() and (inner.max <= outer.max).all()
+
+
 def make_history(epochs, **columns):
     history = tf.keras.callbacks.History()
     history.epoch = epochs
@@ -67,7 +92,7 @@ def make_history(epochs, **columns):
 
 
 def test_a_rule_has_a_rate_at_each_epoch(ax):
-    rules = [DecayRule(**RAMP), DecayRule(0.001, 0.1, 20)]
+    rules = [RULE, DecayRule(0.001, 0.1, 20), DecayRule(0.1, 0.001, 1000)]
     assert plot_learning_rate(*rules, ax=ax) is ax
     assert ax.get_yscale() == "log"
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "learning rate")
@@ -79,25 +104,28 @@ def test_a_rule_has_a_rate_at_each_epoch(ax):
 
 
 def test_labelled_rates_and_shaded_epochs(ax):
-    plot_learning_rate(DecayRule(**RAMP), DecayRule(0.002, 0.2, 20, 4), ax=ax)
+    plot_learning_rate(RULE, DecayRule(0.0002, 0.2, 20, 4), LONG, ax=ax)
     assert rate_labels(ax) == [
-        (0, 0.002, "0.002"),
-        (0, 0.01, "0.01"),
-        (3, 0.1, "0.1"),
-        (11, 0.001, "0.001"),
-        (19, 0.2, "0.2"),
+        (0, 0.0002, "0.0002", "right"),
+        (0, 0.00123456, "0.001235", "right"),
+        (0, 0.01, "0.01", "right"),
+        (3, 0.0123456, "0.01235", "center"),
+        (3, 0.1, "0.1", "center"),
+        (11, 0.001, "0.001", "left"),
+        (19, 1.23456e-05, "1.235e-05", "left"),
+        (19, 0.2, "0.2", "left"),
     ]
     assert shaded(ax) == [(0, 3), (0, 4), (3, 5)]
+    assert legend(ax)[3:] == ["warm-up", "hold"]
 
 
 def test_one_legend(ax):
-    rule = DecayRule(**RAMP)
-    schedule = WarmupExponentialSchedule(**RAMP, steps_per_epoch=7)
-    continuous = WarmupExponentialSchedule(**RAMP, steps_per_epoch=7, staircase=False)
-    plot_learning_rate(rule, WarmupExponentialDecay(**RAMP), ax=ax)
-    plot_learning_rate(schedule, continuous, ax=ax)
+    """Two plots in the same Axes share it, and no two neighbours look the same."""
+    plot_learning_rate(RULE, CALLBACK, RULE, ax=ax)
+    plot_learning_rate(SCHEDULE, CONTINUOUS, ax=ax)
     numbers = "0.1 to 0.001 in 12 epochs"
     assert sorted(legend(ax)) == [
+        f"DecayRule: {numbers}",
         f"DecayRule: {numbers}",
         f"WarmupExponentialDecay: {numbers}",
         f"WarmupExponentialSchedule: {numbers}",
@@ -105,85 +133,127 @@ def test_one_legend(ax):
         "hold",
         "warm-up",
     ]
-    styles = {line.get_linestyle() for line in ax.get_lines()}
-    assert len(styles) == 4  # the curves lie on top of each other
+    styles = [line.get_linestyle() for line in ax.get_lines()]
+    assert styles == ["-", "--", ":", "-.", "-"]
 
 
 def test_callback_and_schedules_share_the_axis_of_epochs(ax):
-    plot_learning_rate(
-        WarmupExponentialDecay(**RAMP),
-        WarmupExponentialSchedule(**RAMP, steps_per_epoch=7),
-        WarmupExponentialSchedule(**RAMP, steps_per_epoch=7, staircase=False),
-        ax=ax,
-    )
-    rule = DecayRule(**RAMP)
+    plot_learning_rate(CALLBACK, SCHEDULE, CONTINUOUS, ax=ax)
     for epoch in np.linspace(0, 11.9, 120):
-        held, continuous = true_rates(rule, [np.floor(epoch), epoch])
+        held, continuous = true_rates(RULE, [np.floor(epoch), epoch])
         expected = [held, held, continuous]
         shown = [shown_rate(line, epoch) for line in ax.get_lines()]
         np.testing.assert_allclose(shown, expected, rtol=1e-4, atol=0)
     for line in ax.get_lines():
         assert line.get_xdata()[-1] == 12  # the end of the last epoch
+    assert shaded(ax) == [(0, 3), (3, 5)]
+    markers = [line.get_marker() for line in ax.get_lines()]
+    assert markers == [".", ".", ""]  # 1000 points would be a thick line
 
 
-def test_a_ramp_from_zero(ax):
-    plot_learning_rate(DecayRule(0.4, 0.1, 5, 2, warmup_start_lr=0.0), ax=ax)
-    (line,) = ax.get_lines()
-    np.testing.assert_allclose(line.get_ydata(), [np.nan, 0.2, 0.4, 0.2, 0.1])
-    assert [text for _, _, text in rate_labels(ax)] == ["0.2", "0.4", "0.1"]
-
-
-def test_of_many_epochs_about_1000_are_drawn(ax):
-    arguments = {**RAMP, "n_epochs": 2**53}
-    rule = DecayRule(**arguments)
-    plot_learning_rate(rule, WarmupExponentialDecay(**arguments), ax=ax)
+@pytest.mark.parametrize("n_epochs", [1500, 2**53])
+def test_of_many_epochs_about_1000_are_drawn(n_epochs, ax):
+    rule = DecayRule(0.1, 0.001, n_epochs, 3, 0.01, 2)
+    callback = WarmupExponentialDecay(0.1, 0.001, n_epochs, 3, 0.01, 2)
+    plot_learning_rate(rule, callback, ax=ax)
     for line in ax.get_lines():
         epochs = line.get_xdata()
         assert 1000 <= len(epochs) <= 1003
-        assert {0, 3, 5, 2**53 - 1} <= set(epochs)
-        assert np.diff(epochs).max() <= 2**53 / 998
+        assert {0, 3, 5, n_epochs - 1} <= set(epochs)
+        assert (epochs == epochs.round()).all()
+        assert np.diff(epochs).max() <= math.ceil(n_epochs / 998)
         expected = true_rates(rule, epochs)
         np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-13, atol=0)
+
+
+def test_a_rate_of_0_is_said_to_be_left_out(ax):
+    history = {"learning_rate": [0, 0.5, None]}
+    plot_learning_rate(DecayRule(0.4, 0.1, 5, 2, 0.0), history, ax=ax)
+    rule, logged = (line.get_ydata() for line in ax.get_lines())
+    np.testing.assert_allclose(rule, [np.nan, 0.2, 0.4, 0.2, 0.1], rtol=1e-14)
+    np.testing.assert_array_equal(logged, [np.nan, 0.5, np.nan])
+    label = "DecayRule: 0.4 to 0.1 in 5 epochs (0 not shown)"
+    assert legend(ax) == [label, "history (0 not shown)", "warm-up"]
+    assert [row[2] for row in rate_labels(ax)] == ["0.2", "0.5", "0.4", "0.1"]
 
 
 # Histories and files
 
 
-def test_a_history_and_its_csv_file(model, data, tmp_path, ax):
-    path = tmp_path / "log.csv"
-    decay = WarmupExponentialDecay(**RAMP)
-    callbacks = [decay, tf.keras.callbacks.CSVLogger(path)]
+def test_a_history_and_its_csv_files(model, data, tmp_path, ax):
+    paths = [tmp_path / name for name in ("comma.csv", "semicolon.csv", "tab.csv")]
+    loggers = [
+        tf.keras.callbacks.CSVLogger(path, separator=separator)
+        for path, separator in zip(paths, ",;\t", strict=True)
+    ]
+    callbacks = [CALLBACK, *loggers]
     history = model.fit(*data, epochs=12, callbacks=callbacks, verbose=0)
-    plot_learning_rate(history, path, str(path), ax=ax)
-    for line in ax.get_lines():
-        assert line.get_xdata().tolist() == list(range(12))
-        assert line.get_ydata().tolist() == float32_rates(decay.rule, range(12))
-    assert legend(ax) == ["history", "history log.csv", "history log.csv"]
+    plot_learning_rate(history, *paths, str(paths[0]), ax=ax)
+    expected = list(map(list, enumerate(float32_rates(RULE, range(12)))))
+    assert points(ax) == [expected] * 5
+    names = ["comma.csv", "semicolon.csv", "tab.csv", "comma.csv"]
+    assert legend(ax) == ["history", *(f"history {name}" for name in names)]
 
 
-def test_a_history_of_several_optimizers(ax):
-    columns = {"learning_rate_a": [0.5, 0.25], "learning_rate_b": [1, 2]}
-    plot_learning_rate(make_history([3, 4], **columns), ax=ax)
-    assert legend(ax) == ["history: learning_rate_a", "history: learning_rate_b"]
-    first, second = ax.get_lines()
-    assert first.get_xydata().tolist() == [[3, 0.5], [4, 0.25]]
-    assert second.get_xydata().tolist() == [[3, 1], [4, 2]]
+HEADER = "epoch,note,learning_rate\n"
+LINES = HEADER + "0,mine,0.5\n1,,0.25\n"
+READ = {
+    "Windows": LINES.replace("\n", "\r\n"),
+    "byte order mark": "\ufeff" + LINES,
+    "semicolons": LINES.replace(",", ";").replace("mine", '"a;b"'),
+    "tabs": LINES.replace(",", "\t").replace("mine", "1,5"),
+    "line separators in a note": LINES.replace("mine", "a\u2028b\x0bc\x1cd\x85e"),
+    "a line break in a note": LINES.replace("mine", '"a\nb"'),
+    "not UTF-8": LINES.replace("mine", "\udcff"),
+    "empty lines": LINES.replace("\n", "\n\n"),
+    "no line break at the end": LINES.removesuffix("\n"),
+    "half a line at the end": LINES + "2,c",
+    "the beginning of a line at the end": LINES + "2",
+    "another column": LINES.replace("note", "lr_note"),
+    "the name in Keras 2": LINES.replace("learning_rate", "lr"),
+}
 
 
-def test_the_name_that_keras_2_gives_the_rate(ax):
-    plot_learning_rate(make_history([0, 1], lr=[0.5, 0.25]), ax=ax)
-    (line,) = ax.get_lines()
-    assert line.get_ydata().tolist() == [0.5, 0.25]
+@pytest.mark.parametrize("content", READ.values(), ids=READ)
+def test_files_that_are_read(content, tmp_path, ax):
+    path = tmp_path / "log.csv"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    plot_learning_rate(path, ax=ax)
+    assert points(ax) == [[[0, 0.5], [1, 0.25]]]
+
+
+RATES = {"learning_rate": [0.5, 0.25]}
+SEVERAL = {"learning_rate_a": [0.5, 0.25], "loss": [1, 2], "learning_rate_b": [1, 2]}
+NAMED = ["history: learning_rate_a", "history: learning_rate_b"]
+HISTORIES = [
+    ([make_history([3, 4], **RATES)], ["history"], [[[3, 0.5], [4, 0.25]]]),
+    ([RATES], ["history"], [[[0, 0.5], [1, 0.25]]]),
+    ([{"lr": [0.5], "lr_note": [1]}], ["history"], [[[0, 0.5]]]),
+    ([SEVERAL], NAMED, [[[0, 0.5], [1, 0.25]], [[0, 1], [1, 2]]]),
+    (
+        [make_history([7], lr=[2]), RATES],
+        ["history 1", "history 2"],
+        [[[7, 2]], [[0, 0.5], [1, 0.25]]],
+    ),
+]
+
+
+@pytest.mark.parametrize("histories, labels, expected", HISTORIES)
+def test_histories_and_their_dictionaries(histories, labels, expected, ax):
+    plot_learning_rate(*histories, ax=ax)
+    assert legend(ax) == labels
+    assert points(ax) == expected
 
 
 def test_gaps(tmp_path, ax):
     path = tmp_path / "log.csv"
-    path.write_text("epoch,learning_rate\n0,0.5\n1,NA\n2,\n3,nan\n4,0.25\n")
-    rates = [0.5, None, None, float("nan"), 0.25]
+    path.write_text("epoch,learning_rate\n0,NA\n1,0.5\n2,\n3,nan\n4,0.25\n")
+    rates = [None, 0.5, None, float("nan"), 0.25]
     plot_learning_rate(path, make_history(range(5), learning_rate=rates), ax=ax)
     for line in ax.get_lines():
         np.testing.assert_array_equal(line.get_ydata(), np.array(rates, float))
-    assert rate_labels(ax) == [(0, 0.5, "0.5")] * 2 + [(4, 0.25, "0.25")] * 2
+    ends = [(1, 0.5, "0.5", "right"), (4, 0.25, "0.25", "left")]
+    assert rate_labels(ax) == [ends[0]] * 2 + [ends[1]] * 2
 
 
 def test_a_history_without_any_known_rate(ax):
@@ -192,132 +262,171 @@ def test_a_history_without_any_known_rate(ax):
     assert rate_labels(ax) == []
 
 
-def test_empty_lines_and_the_line_that_is_being_written_are_left_out(tmp_path, ax):
-    path = tmp_path / "log.csv"
-    path.write_text("epoch,learning_rate,loss\n\n0,0.5,1\n1,0.2")
-    plot_learning_rate(path, ax=ax)
-    (line,) = ax.get_lines()
-    assert line.get_xydata().tolist() == [[0, 0.5]]
-
-
-@pytest.mark.parametrize("name, label", [("$x$.csv", r"\$x\$.csv"), ("_.csv", "_.csv")])
-def test_names_of_files_are_taken_literally(name, label, tmp_path, ax):
-    (tmp_path / name).write_text("epoch,learning_rate\n0,0.5\n")
-    plot_learning_rate(tmp_path / name, ax=ax)
-    assert legend(ax) == [f"history {label}"]
+def test_names_of_files(tmp_path, ax):
+    """They are taken literally; paths tell files of the same name from each other."""
+    paths = [tmp_path / name for name in ("$x$.csv", "_.csv", "a/log.csv", "b/log.csv")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("epoch,learning_rate\n0,0.5\n")
+    plot_learning_rate(*paths, ax=ax)
+    names = [r"\$x\$.csv", "_.csv", *paths[2:]]
+    assert legend(ax) == [f"history {name}" for name in names]
 
 
 # Errors
 
-
-NONE = "history log.csv contains no learning rate for any epoch"
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        pytest.param("", NONE, id="empty"),
-        pytest.param("epoch,loss\n0,1\n", NONE, id="no rate"),
-        pytest.param("learning_rate\n1\n", NONE, id="no epoch"),
-        pytest.param("epoch,learning_rate\n", NONE, id="no rows"),
-        pytest.param(
-            "epoch,learning_rate\n0,0.5\n1\n",
-            "{path}, line 3 must have 2 values, like the header. Received: 1",
-            id="too few values",
-        ),
-        pytest.param(
-            "epoch,learning_rate\n0,0.5,1\n",
-            "{path}, line 2 must have 2 values, like the header. Received: 3",
-            id="too many values",
-        ),
-        pytest.param(
-            "epoch,learning_rate\n0,0.5\nepoch,learning_rate\n0,0.5\n",
-            "{path}, line 3, epoch: could not convert string to float: 'epoch'",
-            id="two headers",
-        ),
-        pytest.param(
-            "epoch,learning_rate,lr_note\n0,x,a\n",
-            "{path}, line 2, learning_rate: could not convert string to float: 'x'",
-            id="not a number",
-        ),
-    ],
+NO_RATE = (
+    "{} contains no learning rate. Train with WarmupExponentialDecay or "
+    "LearningRateLogger; list either before CSVLogger"
 )
+NO_COLUMN = "{path} has no column `%s`; its header is %r"
+NO_RATE_COLUMN = (
+    "{path} has no column `learning_rate`; its header is %r. List "
+    "WarmupExponentialDecay or LearningRateLogger before CSVLogger"
+)
+TOO_LONG = "{path}, line %d: field larger than field limit (131072)"
+N_VALUES = "{path}, line %d must have 3 values, like the header. Received: %d"
+NO_NUMBER = "{path}, line %d, %s: could not convert string to float: %r"
+REFUSED = {
+    "empty": ("", NO_COLUMN % ("epoch", "")),
+    "empty lines": ("\n\n", NO_COLUMN % ("epoch", "")),
+    "no epoch": ("lr;note\n1;2\n", NO_COLUMN % ("epoch", "lr;note")),
+    "from pandas": (",lr\n0,0.5\n", NO_COLUMN % ("epoch", ",lr")),
+    "no rate": ("epoch,loss\r\n0,1\r\n", NO_RATE_COLUMN % "epoch,loss"),
+    "lr_note": ("epoch,lr_note\n0,1\n", NO_RATE_COLUMN % "epoch,lr_note"),
+    "no rows": (HEADER, NO_RATE.format("history log.csv")),
+    "no whole row": (HEADER + "0,a", NO_RATE.format("history log.csv")),
+    "a short row": (HEADER + "0,a\n", N_VALUES % (2, 2)),
+    "a short row, not the last": (HEADER + "0,a\n1,b", N_VALUES % (2, 2)),
+    "a long row": (HEADER + "0,a,0.5\n1,b,2,3\n", N_VALUES % (3, 4)),
+    "a long row at the end": (HEADER + "0,a,0.5\n1,b,2,3", N_VALUES % (3, 4)),
+    "line breaks": (HEADER + '\n\n0,"a\nb",0.5\n\n1,b\n', N_VALUES % (7, 2)),
+    "two headers": (LINES + LINES, NO_NUMBER % (4, "epoch", "epoch")),
+    "text": (HEADER + '0,"a\nb",0.5\n1,b,x\n', NO_NUMBER % (4, "learning_rate", "x")),
+    "a long field": (HEADER + f"0,a,0.5\n1,{'b' * 131_073},0.5\n", TOO_LONG % 3),
+}
+
+
+@pytest.mark.parametrize("content, message", REFUSED.values(), ids=REFUSED)
 def test_files_that_are_refused(content, message, tmp_path):
     path = tmp_path / "log.csv"
-    path.write_text(content)
+    path.write_bytes(content.encode())
     with pytest.raises(ValueError) as raised:
         plot_learning_rate(path)
     assert str(raised.value) == message.format(path=path)
 
 
-@pytest.mark.parametrize(
-    "history, message",
-    [
-        pytest.param(
-            make_history([0, 1], loss=[0.5, 0.25]),
-            "history contains no learning rate for any epoch",
-            id="no rate",
-        ),
-        pytest.param(
-            tf.keras.callbacks.History(),
-            "history contains no learning rate for any epoch",
-            id="not trained",
-        ),
-        pytest.param(
-            make_history([0, 1], learning_rate=[0.5]),
-            "history must have one value of learning_rate per epoch. "
-            "Received: 1 values, 2 epochs",
-            id="too few rates",
-        ),
-    ],
+def test_a_file_that_does_not_exist(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        plot_learning_rate(tmp_path / "log.csv")
+
+
+EMPTY = "Argument `rules` must not be empty. Received: rules=()"
+OTHER = (
+    "Argument `rules` must contain only rules, callbacks, schedules, histories and "
+    "paths of CSV files. Received: {}"
 )
-def test_histories_that_are_refused(history, message):
-    with pytest.raises(ValueError) as raised:
-        plot_learning_rate(history)
+TOO_FEW = "{} must have one value of {} per epoch. Received: 1 values, 2 epochs"
+ILLEGAL = [
+    ([], TypeError, EMPTY),
+    ([0.1], TypeError, OTHER.format("0.1")),
+    ([None], TypeError, OTHER.format("None")),
+    ([RULE, [RULE]], TypeError, OTHER.format([RULE])),
+    ([make_history([0, 1], loss=[0.5, 0.25])], ValueError, NO_RATE.format("history")),
+    ([tf.keras.callbacks.History()], ValueError, NO_RATE.format("history")),
+    ([{}], ValueError, NO_RATE.format("history")),
+    ([RATES, {"lr": []}], ValueError, NO_RATE.format("history 2")),
+    ([make_history([0, 1], lr=[1])], ValueError, TOO_FEW.format("history", "lr")),
+    (
+        [{"learning_rate_a": [1, 2], "learning_rate_b": [1]}],
+        ValueError,
+        TOO_FEW.format("history", "learning_rate_b"),
+    ),
+]
+
+
+@pytest.mark.parametrize("sources, error, message", ILLEGAL)
+def test_arguments_that_are_refused(sources, error, message):
+    with pytest.raises(error) as raised:
+        plot_learning_rate(*sources)
     assert str(raised.value) == message
-
-
-def test_no_arguments():
-    with pytest.raises(TypeError) as raised:
-        plot_learning_rate()
-    message = "Argument `rules` must not be empty. Received: rules=()"
-    assert str(raised.value) == message
-
-
-@pytest.mark.parametrize("source", [0.1, None, {"learning_rate": [0.1]}])
-def test_arguments_of_another_type(source):
-    with pytest.raises(TypeError) as raised:
-        plot_learning_rate(source)
-    assert str(raised.value) == (
-        "Argument `rules` must contain only rules, callbacks, schedules, histories and "
-        f"paths of CSV files. Received: {source!r}"
-    )
 
 
 @pytest.mark.parametrize("function", [plot_learning_rate, plotting.figure_of])
 def test_without_matplotlib(function, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    rule = DecayRule(0.1, 0.01, 5)
     with pytest.raises(ImportError) as raised:
-        function(rule)
+        function(RULE)
     assert str(raised.value) == "A plot needs matplotlib: pip install matplotlib"
-    assert rule._repr_svg_() is None
 
 
-# Figures
+# Axes and figures
 
 
-def test_new_axes_are_not_shown(monkeypatch):
-    pyplot.switch_backend("agg")
-    monkeypatch.setattr(pyplot, "show", lambda: pytest.fail("shown"))
-    ax = plot_learning_rate(DecayRule(0.1, 0.01, 5))
+@pytest.mark.parametrize("rule", [RULE, CALLBACK, LONG, DecayRule(1.5e-7, 98765, 3)])
+def test_labels_lie_inside_new_axes(rule, new_axes):
+    figure = plotting.figure_of(rule)
+    figure.draw_without_rendering()
+    for ax in (new_axes(rule), *figure.axes):
+        assert tuple(ax.figure.get_size_inches()) == (6, 4)
+        assert len(ax.texts) in (2, 3)
+        assert all(is_inside(text, ax) for text in ax.texts)
+        assert is_inside(ax.get_legend(), ax.figure)
+    assert pyplot.get_fignums() == [1]  # `figure_of` opens no window
+
+
+@pytest.mark.parametrize("n_curves", [6, 20])
+@pytest.mark.parametrize(
+    "source, n_columns",
+    [(RATES, 4), (RULE, 1), (CONTINUOUS, 1)],
+    ids=["history", "rule", "schedule"],
+)
+def test_curves_take_at_least_half_of_the_height(source, n_columns, n_curves, new_axes):
+    ax = new_axes(*[source] * n_curves)
+    assert ax.get_position().height >= 0.5
+    assert is_inside(ax.get_legend(), ax.figure)
+    texts = ax.get_legend().get_texts()
+    assert len({round(text.get_window_extent().x0) for text in texts}) == n_columns
+
+
+@pytest.mark.parametrize("n_curves, n_labels", [(4, 8), (5, 0)])
+def test_more_than_four_curves_have_no_labels(n_curves, n_labels, ax):
+    plot_learning_rate(*[RATES] * n_curves, ax=ax)
+    assert len(ax.texts) == n_labels
+    assert legend(ax) == [f"history {i + 1}" for i in range(n_curves)]
+
+
+PREPARED = {
+    "ticks": lambda ax: ax.set_xticks([0, 5.5, 19]),
+    "log axis": lambda ax: ax.set_xscale("log"),
+    "locator": lambda ax: ax.xaxis.set_major_locator(MultipleLocator(2.5)),
+    "categories": lambda ax: ax.bar(["a", "b"], [1, 2]),
+    "shared": lambda ax: ax.figure.add_subplot(2, 1, 1, sharex=ax).set_xticks([0.5, 7]),
+}
+
+
+@pytest.mark.parametrize("prepare", PREPARED.values(), ids=PREPARED)
+def test_prepared_axes_keep_their_ticks(prepare, ax):
+    # matplotlib#3658: `locator_params` raises an error with most locators.
+    def ticks():
+        axis = ax.xaxis
+        return ax.get_xscale(), axis.get_major_locator(), axis.get_major_formatter()
+
+    prepare(ax)
+    before = ticks()
+    for _ in range(2):
+        plot_learning_rate(RULE, ax=ax)
+        ax.figure.draw_without_rendering()
+    assert ticks() == before
+
+
+def test_axes_keep_their_margins_limits_and_title(ax):
+    ax.margins(0.01, 0.02)
+    ax.set_xlim(2, 4)
+    ax.set_title("mine")
+    plot_learning_rate(RULE, ax=ax)
+    assert ax.margins() == (0.01, 0.02)
+    assert ax.get_xlim() == (2, 4)
+    assert ax.get_title() == "mine"
     assert tuple(ax.figure.get_size_inches()) == (6, 4)
-    pyplot.close(ax.figure)
-
-
-def test_a_notebook_shows_the_plot_without_a_window():
-    with matplotlib.rc_context({"svg.fonttype": "none"}):
-        svg = DecayRule(0.1, 0.01, 5)._repr_svg_()
-    texts = [element.text for element in ElementTree.fromstring(svg).iter()]
-    assert {"DecayRule: 0.1 to 0.01 in 5 epochs", "0.1", "0.01"} <= set(texts)
-    assert pyplot.get_fignums() == []
+    assert (ax.get_xticks() % 1 == 0).all()  # though 2 to 4 has room for halves

@@ -20,48 +20,24 @@ def test_reference_table(arguments, rates):
     assert rule.rates(range(5)).round(6).tolist() == rates
 
 
-@pytest.mark.parametrize(
-    "rule, rates",
-    [
-        pytest.param(
-            # EleutherAI/gpt-neox PR 1040: exponential decay missed its final value.
-            DecayRule(0.8, 0.1, 4),
-            [0.8, 0.4, 0.2, 0.1],
-            id="decay",
-        ),
-        pytest.param(DecayRule(0.1, 0.8, 4), [0.1, 0.2, 0.4, 0.8], id="growth"),
-        pytest.param(DecayRule(0.3, 0.3, 3), [0.3, 0.3, 0.3], id="constant"),
-        pytest.param(DecayRule(0.8, 0.1, 2), [0.8, 0.1], id="two epochs"),
-        pytest.param(
-            # timm PR 2753: a decay began an epoch early.
-            DecayRule(0.4, 0.1, 5, n_warmup_epochs=2),
-            [0.4, 0.4, 0.4, 0.2, 0.1],
-            id="warm-up at the base rate",
-        ),
-        pytest.param(
-            # tensorflow/addons#2086: a linear warm-up before a decay was missing.
-            DecayRule(0.4, 0.1, 7, n_warmup_epochs=4, warmup_start_lr=0.0),
-            [0.0, 0.1, 0.2, 0.3, 0.4, 0.2, 0.1],
-            id="ramp from zero",
-        ),
-        pytest.param(
-            DecayRule(0.2, 0.05, 5, n_warmup_epochs=2, warmup_start_lr=0.6),
-            [0.6, 0.4, 0.2, 0.1, 0.05],
-            id="ramp from above",
-        ),
-        pytest.param(
-            DecayRule(0.4, 0.1, 6, n_hold_epochs=3),
-            [0.4, 0.4, 0.4, 0.4, 0.2, 0.1],
-            id="hold",
-        ),
-        pytest.param(
-            # huggingface/transformers PR 30231: WSD (warm-up, stable, decay).
-            DecayRule(0.4, 0.1, 7, 2, warmup_start_lr=0.2, n_hold_epochs=2),
-            [0.2, 0.3, 0.4, 0.4, 0.4, 0.2, 0.1],
-            id="ramp, hold and decay",
-        ),
-    ],
-)
+BY_HAND = {
+    # EleutherAI/gpt-neox PR 1040: exponential decay missed its final value.
+    "decay": (DecayRule(0.8, 0.1, 4), [0.8, 0.4, 0.2, 0.1]),
+    "growth": (DecayRule(0.1, 0.8, 4), [0.1, 0.2, 0.4, 0.8]),
+    "constant": (DecayRule(0.3, 0.3, 3), [0.3, 0.3, 0.3]),
+    "two epochs": (DecayRule(0.8, 0.1, 2), [0.8, 0.1]),
+    # timm PR 2753: a decay began an epoch early.
+    "warm-up": (DecayRule(0.4, 0.1, 5, 2), [0.4, 0.4, 0.4, 0.2, 0.1]),
+    # tensorflow/addons#2086: a linear warm-up before a decay was missing.
+    "ramp from 0": (DecayRule(0.4, 0.1, 6, 4, 0.0), [0.0, 0.1, 0.2, 0.3, 0.4, 0.1]),
+    "ramp down": (DecayRule(0.2, 0.05, 5, 2, 0.6), [0.6, 0.4, 0.2, 0.1, 0.05]),
+    "hold": (DecayRule(0.4, 0.1, 6, n_hold_epochs=3), [0.4, 0.4, 0.4, 0.4, 0.2, 0.1]),
+    # huggingface/transformers PR 30231: WSD (warm-up, stable, decay).
+    "WSD": (DecayRule(0.4, 0.1, 7, 2, 0.2, 2), [0.2, 0.3, 0.4, 0.4, 0.4, 0.2, 0.1]),
+}
+
+
+@pytest.mark.parametrize("rule, rates", BY_HAND.values(), ids=BY_HAND)
 def test_rates_by_hand(rule, rates):
     before, after = [-1e9, -1, -0.5], [rule.n_epochs, rule.n_epochs + 0.5]
     epochs = [*before, *range(rule.n_epochs), *after]
@@ -69,10 +45,12 @@ def test_rates_by_hand(rule, rates):
     np.testing.assert_allclose(rule.rates(epochs), expected, rtol=1e-14, atol=0)
 
 
-def test_long_after_the_end_the_rate_is_the_target():
+@pytest.mark.parametrize("target_lr", [1e-4, 1e30], ids=["decay", "growth"])
+def test_long_after_the_end_the_rate_is_the_target(target_lr):
     # pylearn2#479: a decay overflowed long after it had reached its smallest rate.
-    rule = DecayRule(0.1, 1e-4, n_epochs=4)
-    assert rule.rates([3, 4, 10**6, 2**53, 1e300]).tolist() == [1e-4] * 5
+    rule = DecayRule(0.1, target_lr, n_epochs=4)
+    with np.errstate(all="raise"):
+        assert rule.rates([3, 4, 10**6, 2**53, 1e300]).tolist() == [target_lr] * 5
 
 
 def test_decay_start_and_decay_rate():
@@ -92,11 +70,7 @@ def assert_accurate(rule, epochs):
 
 
 @pytest.mark.parametrize(
-    "n_rules, seed",
-    [
-        pytest.param(400, 1, id="400"),
-        pytest.param(100_000, 2, id="100000", marks=pytest.mark.long),
-    ],
+    "n_rules, seed", [(400, 1), pytest.param(100_000, 2, marks=pytest.mark.long)]
 )
 def test_random_rules_are_accurate(n_rules, seed):
     for rule, epochs in random_rules(n_rules, seed):
@@ -108,6 +82,16 @@ def test_random_rules_are_accurate(n_rules, seed):
 def test_a_rate_that_is_not_the_nearest_float32_is_accurate():
     # About one rate in 1e8 is not the nearest. This one is off by 0.50000000056 ulp.
     assert_accurate(DecayRule(0.029, 9.9e-5, 194), [172])
+
+
+@pytest.mark.parametrize(
+    "rates", [(0.1, 1e-6, 0.0), (1e-6, 1e-9, 0.1), (0.3, 0.1, 0.2)]
+)
+def test_a_ramp_of_a_million_epochs_is_accurate(rates):
+    rule = DecayRule(rates[0], rates[1], 10**6 + 2, 10**6, rates[2])
+    epochs = [0, 1, 2, 333_333, 999_998, 999_999, 10**6]
+    expected = true_rates(rule, epochs)
+    np.testing.assert_allclose(rule.rates(epochs), expected, rtol=1e-14, atol=0)
 
 
 # Properties
@@ -156,40 +140,43 @@ def test_the_limits_of_float32_are_legal():
 @pytest.mark.parametrize(
     "epoch",
     [
-        pytest.param(3, id="int"),
-        pytest.param(3.0, id="float"),
-        pytest.param(np.int64(3), id="NumPy scalar"),
-        pytest.param([[3, 3], [3, 3]], id="nested list"),
-        pytest.param(np.full((2, 3), 3, np.uint8), id="uint8 array"),
-        pytest.param(tf.constant(3, tf.int64), id="int64 tensor"),
-        pytest.param(tf.constant([3], tf.float32), id="float32 tensor"),
-        pytest.param(tf.Variable(3), id="variable"),
-        pytest.param(range(3, 4), id="range"),
-        pytest.param(np.zeros((0, 2)), id="empty"),
+        3,
+        3.0,
+        np.int64(3),
+        np.float16(3),
+        [[3, 3], [3, 3]],
+        np.full((2, 3), 3, np.uint8),
+        np.full((2, 3), 3, np.float32),
+        tf.constant(3, tf.int64),
+        tf.constant([3], tf.float32),
+        tf.Variable(3),
+        range(3, 4),
+        np.zeros((0, 2)),
     ],
+    ids=lambda epoch: f"{type(epoch).__name__}{np.shape(epoch)}",
 )
 def test_epoch_of_any_type_and_shape(epoch):
-    rate = DecayRule(1e-2, 1e-5, 5, n_warmup_epochs=2).learning_rate(epoch)
+    rule = DecayRule(1e-2, 1e-5, 5, n_warmup_epochs=2)
+    rates = rule.rates(epoch)
+    expected = np.full(np.shape(epoch), 10**-3.5)
+    assert (rates.shape, rates.dtype) == (expected.shape, np.float64)
+    np.testing.assert_allclose(rates, expected, rtol=1e-14, atol=0)
+    rate = rule.learning_rate(epoch)
     assert rate.dtype == tf.float32
-    expected = np.full(np.shape(epoch), 10**-3.5, np.float32)
-    np.testing.assert_array_equal(rate.numpy(), expected, strict=True)
+    np.testing.assert_array_equal(rate.numpy(), expected.astype("float32"), strict=True)
 
 
+@pytest.mark.parametrize("make", [tf.constant, tf.Variable])
 @pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param(None, id="eager"),
-        pytest.param({}, id="graph"),
-        pytest.param({"jit_compile": True}, id="XLA"),
-    ],
+    "options", [None, {}, {"jit_compile": True}], ids=["eager", "graph", "XLA"]
 )
-def test_tensorflow_gives_the_bits_of_numpy(options):
+def test_tensorflow_gives_the_bits_of_numpy(options, make):
     for rule, epochs in random_rules(10, seed=3):
         epochs = epochs / 4
         function = rule.learning_rate
         if options is not None:
             function = tf.function(function, **options)
-        rates = function(tf.constant(epochs)).numpy()
+        rates = function(make(epochs)).numpy()
         assert_accurate(rule, epochs)
         np.testing.assert_array_equal(rates, rule.learning_rate(epochs).numpy())
 

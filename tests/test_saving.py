@@ -48,10 +48,21 @@ schedule = tf.keras.optimizers.schedules.deserialize(saved)
 model.compile(tf.keras.optimizers.Adam(schedule), "mse")
 """
 
+OPTIMIZERS = {
+    "Adam": tf.keras.optimizers.Adam,
+    "Nadam": tf.keras.optimizers.Nadam,
+    "SGD": lambda schedule: tf.keras.optimizers.SGD(schedule, momentum=0.9),
+}
+REBUILT = {
+    "Adam": "optimizers.Adam(schedule)",
+    "Nadam": "optimizers.Nadam(schedule)",
+    "SGD": "optimizers.SGD(schedule, momentum=0.9)",
+}
 
-def scheduled(staircase):
+
+def with_schedule(staircase, optimizer=tf.keras.optimizers.Adam):
     schedule = WarmupExponentialSchedule(**RULE, steps_per_epoch=4, staircase=staircase)
-    return build_model(tf.keras.optimizers.Adam(schedule))
+    return build_model(optimizer(schedule))
 
 
 @pytest.fixture
@@ -74,7 +85,7 @@ def assert_same(data, fit, tmp_path, python):
 
 @pytest.fixture
 def assert_resumes(assert_same, tmp_path):
-    def check(load, staircase):
+    def check(load, staircase, optimizer=tf.keras.optimizers.Adam):
         schedule = WarmupExponentialSchedule(
             **RULE, steps_per_epoch=4, staircase=staircase
         )
@@ -82,7 +93,8 @@ def assert_resumes(assert_same, tmp_path):
         (tmp_path / "schedule.json").write_text(json.dumps(serialized))
         logged = "callbacks += [expdecay_keras.LearningRateLogger()]"
         load = f"{textwrap.dedent(load)}\n{logged}"
-        assert_same(load, scheduled(staircase), LearningRateLogger())
+        unbroken = with_schedule(staircase, optimizer)
+        assert_same(load, unbroken, LearningRateLogger())
 
     return check
 
@@ -110,7 +122,7 @@ def test_callback_resumes(assert_same, fit, tmp_path):
 def test_keras_file_resumes(staircase, fit, tmp_path, assert_resumes):
     # keras-hub#973, keras#20806: a model with a custom schedule does not load.
     # tensorflow#49208: a resumed schedule starts again.
-    stopped = scheduled(staircase)
+    stopped = with_schedule(staircase)
     fit(stopped, [], epochs=4, batch_size=4)
     stopped.save(tmp_path / "model.keras")
     load = 'model, callbacks = tf.keras.models.load_model("model.keras"), []'
@@ -119,14 +131,16 @@ def test_keras_file_resumes(staircase, fit, tmp_path, assert_resumes):
 
 @BOTH
 def test_backup_and_restore_resumes(staircase, fit, tmp_path, assert_resumes):
-    class Interrupt(tf.keras.callbacks.Callback):
+    class InterruptEpoch(tf.keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 4:
                 raise KeyboardInterrupt
 
     backup = tf.keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))
     with pytest.raises(KeyboardInterrupt):
-        fit(scheduled(staircase), [backup, Interrupt()], epochs=6, batch_size=4)
+        fit(
+            with_schedule(staircase), [backup, InterruptEpoch()], epochs=6, batch_size=4
+        )
     # The first releases of Keras 3 restore only an optimizer that is built.
     load = (
         REBUILD
@@ -140,12 +154,33 @@ callbacks = [tf.keras.callbacks.BackupAndRestore("backup")]
 
 
 @BOTH
+@pytest.mark.parametrize("name", ["Adam", "Nadam", "SGD"])
+def test_weights_resume_an_optimizer_that_was_built(
+    name, staircase, fit, tmp_path, assert_resumes
+):
+    # keras PR 22014, tensorflow#47115: the optimizer's state was skipped on loading.
+    optimizer = OPTIMIZERS[name]
+    stopped = with_schedule(staircase, optimizer)
+    fit(stopped, [], epochs=4, batch_size=4)
+    stopped.save_weights(tmp_path / "planned.weights.h5")
+    load = (
+        REBUILD.replace("optimizers.Adam(schedule)", REBUILT[name])
+        + """
+model.optimizer.build(model.trainable_variables)
+model.load_weights("planned.weights.h5")
+callbacks = []
+"""
+    )
+    assert_resumes(load, staircase, optimizer)
+
+
+@BOTH
 @pytest.mark.skipif(
     IS_KERAS_3,
     reason="Keras 3 cannot resume from any .h5 file whose optimizer was used",
 )
 def test_h5_resumes(staircase, fit, tmp_path, assert_resumes):
-    stopped = scheduled(staircase)
+    stopped = with_schedule(staircase)
     fit(stopped, [], epochs=4, batch_size=4)
     stopped.save(tmp_path / "model.h5")
     load = """
@@ -162,7 +197,7 @@ def test_h5_resumes(staircase, fit, tmp_path, assert_resumes):
     reason="the optimizers of this Keras are not trackable by TensorFlow",
 )
 def test_tensorflow_checkpoint_resumes(staircase, fit, tmp_path, assert_resumes):
-    stopped = scheduled(staircase)
+    stopped = with_schedule(staircase)
     fit(stopped, [], epochs=4, batch_size=4)
     tf.train.Checkpoint(model=stopped, optimizer=stopped.optimizer).write(
         str(tmp_path / "checkpoint")
@@ -181,7 +216,7 @@ callbacks = []
 
 @BOTH
 def test_clone_and_optimizer_config(staircase, fit):
-    model = scheduled(staircase)
+    model = with_schedule(staircase)
     clone = tf.keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     clone.compile(

@@ -125,12 +125,12 @@ def _add_rule(
     parser: argparse.ArgumentParser, defaults: dict[str, Any], start_lr: str
 ) -> None:
     """Adds the options of a rule; those without a default are required."""
-    for name, (kind, text) in RULE_OPTIONS.items():
+    for name, (settings, text) in RULE_OPTIONS.items():
         shown = start_lr if name == "warmup_start_lr" else "%(default)s"
         parser.add_argument(
             option_of(name),
             default=defaults.get(name),
             required=name not in defaults,
             help=f"{text} (default: {shown})" if name in defaults else text,
-            **kind,
+            **settings,
         )

@@ -42,7 +42,7 @@ def text_chart(rule: DecayRule, width: int, block: str) -> str:
     rates = rule.rates(epochs).tolist()
     # Six decimals if they show the given rates exactly.
     given = (rule.base_lr, rule.target_lr, rule.warmup_start_lr or 0.0)
-    decimals = all(rate == round(rate, 6) < 1000 for rate in given)
+    decimals = all(rate < 1000 and rate == round(rate, 6) for rate in given)
     texts = [f"{rate:.6f}" if decimals else f"{rate:.6g}" for rate in rates]
     epoch_width = max(len("epoch"), len(str(epochs[-1])))
     rate_width = max(map(len, texts))
@@ -68,21 +68,29 @@ def _decay_in_numbers(rule: DecayRule) -> list[str]:
         f"factor: {factor:.6g} per epoch",
     ]
     if rule.decay_rate < 0:
-        lines.append(f"half-life: {math.log(2) / -rule.decay_rate:.6g} epochs")
+        lines.append(f"half-life: {_in_epochs(math.log(2) / -rule.decay_rate)}")
     elif rule.decay_rate > 0:
-        lines.append(f"doubling time: {math.log(2) / rule.decay_rate:.6g} epochs")
+        lines.append(f"doubling time: {_in_epochs(math.log(2) / rule.decay_rate)}")
     if round(factor, 12) < 0.1:
-        lines.append(
-            "a steep decay: with momentum, updates lag behind the falling rate"
-        )
+        lines.append("note: a steep decay: with momentum, the loss can rise")
     return lines
+
+
+def _in_epochs(duration: float) -> str:
+    number = f"{duration:.6g}"
+    return f"{number} epoch" if number == "1" else f"{number} epochs"
 
 
 def _bar_lengths(rates: list[float], width: int) -> list[int]:
     """Returns lengths from 1 to `width` for rates > 0, and 0 for 0."""
-    logs = [math.log(rate) if rate > 0 else -math.inf for rate in rates]
+    logs = [math.log(rate) for rate in rates if rate > 0]
     high = max(logs)
-    low = min(log for log in logs if log > -math.inf)
-    spread = (high - low) or 1.0  # if all rates are equal, all bars have full length
-    shares = [1 - (high - log) / spread for log in logs]
-    return [round(1 + (width - 1) * s) if s >= 0 else 0 for s in shares]
+    spread = (high - min(logs)) or 1.0  # if all are equal, all bars have full length
+    lengths = []
+    for rate in rates:
+        if rate == 0:
+            lengths.append(0)
+        else:
+            share = 1 - (high - math.log(rate)) / spread
+            lengths.append(round(1 + (width - 1) * share))
+    return lengths

@@ -139,8 +139,9 @@ def _fit(
         # On a full disk, closing the file fails as well. If left to do it, Python
         # would print a second error.
         with contextlib.suppress(OSError, tf.errors.OpError):
-            if logger.csv_file is not None:  # it was opened
-                logger.csv_file.close()
+            file = getattr(logger, "csv_file", None)
+            if file is not None:  # it was opened
+                file.close()
         raise
 
 
@@ -287,8 +288,8 @@ class _ModelSaver(tf.keras.callbacks.Callback):
 
 def _write_results(rule: DecayRule, run_dir: Path) -> None:
     """Makes the plot of the rule, and the scalars of the history so far."""
-    plotting.figure_of(rule).savefig(run_dir / "learning_rate.png", dpi=150)
     rows = _read_history(run_dir / "history.csv")
+    plotting.figure_of(rule).savefig(run_dir / "learning_rate.png", dpi=150)
     log_dir = run_dir / "tensorboard"
     shutil.rmtree(log_dir, ignore_errors=True)
     for part, prefix in [("train", ""), ("validation", "val_")]:

@@ -8,30 +8,29 @@ from runs import OPTIONS, stop_after
 from expdecay_keras.command import main
 
 
+def assert_one_line(command, error):
+    assert re.fullmatch(f"expdecay-keras {command}: error: .*\n", error), error
+
+
 @pytest.fixture
 def train(start):
-    """Runs `train` after a patch; returns stdout, or stderr if the status is not 0."""
+    """Runs `train` after a patch; returns stdout, or stderr if the status is not 0.
 
-    def train(run_dir, *options, patch="", status=0):
+    If the status is 2, stderr is the one line that says why.
+    """
+
+    def train(run_dir, *options, patch="", status=0, stderr=""):
         options = ("train", "--run-dir", run_dir, *options)
         done = start(patch + COMMAND, *options).wait()
         assert done.status == status, done.stderr
-        assert status or done.stderr == ""
-        return done.stderr if status else done.stdout
+        if status == 0:
+            assert done.stderr == stderr
+            return done.stdout
+        if status == 2:
+            assert_one_line("train", done.stderr)
+        return done.stderr
 
     return train
-
-
-@pytest.fixture
-def refused_train(train):
-    """Runs `train`, which must refuse to start; returns the one line that says why."""
-
-    def refused_train(run_dir, *options, patch=""):
-        error = train(run_dir, *options, patch=patch, status=2)
-        assert re.fullmatch("expdecay-keras train: error: .*\n", error), error
-        return error
-
-    return refused_train
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def refused(capsys):
         assert main([command, *map(str, arguments)]) == 2
         captured = capsys.readouterr()
         assert captured.out == ""
-        assert re.fullmatch(f"expdecay-keras {command}: error: .*\n", captured.err)
+        assert_one_line(command, captured.err)
         return captured.err
 
     return refused
@@ -64,9 +63,9 @@ def unbroken(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def interrupted(tmp_path_factory):
-    """The directory of a run interrupted after the second row, and what it printed."""
+    """The directory of a run interrupted after the third row, and what it printed."""
     row = "tf.keras.callbacks.CSVLogger.on_epoch_end"
-    patch = stop_after(row, call=2, signum=signal.SIGINT)
+    patch = stop_after(row, call=3, signum=signal.SIGINT)
     run_dir, done = run_once(tmp_path_factory, "interrupted", patch)
     assert done.status == 130, done.stderr
     return run_dir, done.stderr

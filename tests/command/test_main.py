@@ -1,35 +1,70 @@
 """The command as a whole: its options, its refusals and what is imported."""
 
+import re
+import signal
 import sys
 from importlib.metadata import entry_points, version
 
 import pytest
 from processes import COMMAND
-from runs import options_of
+from runs import options_of, stop_after
 
 from expdecay_keras import __version__
 from expdecay_keras.command import main
 
 PREVIEW = ["preview", *options_of(0.1, 1e-4, 5)]
-RULE_HELP = "--base-lr --target-lr --n-epochs --n-warmup-epochs --n-hold-epochs"
+DEFAULTS = {
+    "preview": """
+        --n-warmup-epochs 0
+        --warmup-start-lr the base rate, so that there is no ramp
+        --n-hold-epochs 0
+        --format table""",
+    "train": """
+        --base-lr 0.2
+        --target-lr 0.01
+        --n-epochs 20
+        --n-warmup-epochs 2
+        --warmup-start-lr a twentieth of the base rate
+        --n-hold-epochs 0
+        --run-dir runs/digits""",
+}
 
 
-@pytest.mark.parametrize(
-    "arguments, texts",
-    [
-        (["--help"], "preview train --version"),
-        (["preview", "--help"], f"{RULE_HELP} --warmup-start-lr --format --plot"),
-        (["train", "--help"], f"{RULE_HELP} --warmup-start-lr --run-dir --overwrite"),
-        (["--version"], f"expdecay-keras {__version__}"),
-    ],
-)
-def test_help_and_version(arguments, texts, capsys):
+def printed(arguments, capsys):
+    """What a command that only informs prints, in one line."""
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 0
-    output = capsys.readouterr().out
-    for text in texts.split():
-        assert text in output
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", DEFAULTS)
+def test_help_shows_each_default(command, capsys):
+    text = printed([command, "--help"], capsys)
+    shown = re.findall(r"(--[\w-]+) (?:(?! --)[^()])*\(default: ([^()]*)\)", text)
+    assert " ".join(map(" ".join, shown)) == " ".join(DEFAULTS[command].split())
+    others = {"preview": "--plot FILE ", "train": "--overwrite discard the run in DIR"}
+    assert f" {others[command]}" in text.partition(" options: ")[2]
+
+
+def test_the_examples_in_the_help_work(capsys, start, tmp_path):
+    preview, train = [
+        printed([command, "--help"], capsys).partition("example: expdecay-keras ")[2]
+        for command in DEFAULTS
+    ]
+    assert main(preview.split()) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["19", "0.001000"]
+    script = stop_after("os.replace") + COMMAND
+    done = start(script, *train.split(), cwd=tmp_path).wait()
+    assert done.status == -signal.SIGKILL, done.stderr
+    assert (tmp_path / "runs" / "slower" / "callback.json").exists()
+
+
+def test_help_and_version_of_the_command(capsys):
+    assert printed(["--version"], capsys) == f"expdecay-keras {__version__}"
+    text = printed(["--help"], capsys)
+    assert "preview print the learning rate of each epoch" in text
+    assert "train train a small network on handwritten digits" in text
 
 
 @pytest.mark.parametrize(
@@ -38,7 +73,9 @@ def test_help_and_version(arguments, texts, capsys):
         ([], "the following arguments are required: command"),
         (["bake"], "invalid choice: 'bake'"),
         (["preview"], "are required: --base-lr, --target-lr, --n-epochs"),
+        (["preview", "--format", "xml"], "invalid choice: 'xml'"),
         (["train", "--base-lr", "fast"], "--base-lr: invalid float value: 'fast'"),
+        (["train", "--n-epochs", "1.5"], "--n-epochs: invalid int value: '1.5'"),
         (["train", "--seed", "1"], "unrecognized arguments: --seed 1"),
     ],
 )
@@ -49,13 +86,24 @@ def test_arguments_that_cannot_be_read(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--target-lr=-1e-4", "finite number > 0. Received: target_lr=-0.0001"),
+        ("--n-warmup-epochs -1", "must be at least 0. Received: n_warmup_epochs=-1"),
+        (
+            "--warmup-start-lr 0 --n-warmup-epochs 0",
+            "because a ramp needs warm-up epochs. Received: n_warmup_epochs=0, "
+            "warmup_start_lr=0.0",
+        ),
+    ],
+)
 @pytest.mark.parametrize("command", [PREVIEW, ["train"]], ids=["preview", "train"])
-def test_numbers_that_make_no_rule(command, refused, tmp_path, monkeypatch):
+def test_numbers_that_make_no_rule(
+    command, options, message, refused, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    error = refused(*command, "--target-lr=-1e-4")
-    assert "finite number > 0. Received: target_lr=-0.0001" in error
-    error = refused(*command, "--warmup-start-lr", "0.1", "--n-warmup-epochs", "0")
-    assert "`warmup_start_lr` must be None if n_warmup_epochs is 0" in error
+    assert refused(*command, *options.split()).endswith(f"{message}\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -73,9 +121,6 @@ def test_missing_packages(monkeypatch, refused, tmp_path):
 def test_the_installed_command_is_main():
     (script,) = entry_points(group="console_scripts", name="expdecay-keras")
     assert script.load() is main
-
-
-def test_the_installed_version_is_that_of_the_package():
     assert version("expdecay-keras") == __version__
 
 

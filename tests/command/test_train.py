@@ -1,25 +1,29 @@
 """What `expdecay-keras train` writes and prints, and what it refuses."""
 
+import io
 import json
+import re
 import shutil
 import signal
+import zipfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from oracle import float32_rates
+from processes import COMMAND
 from runs import (
     OPTIONS,
     RULE,
     assert_same_run,
     contents,
     curves,
+    patch,
     read_history,
     stop_after,
 )
 
 from expdecay_keras import DecayRule, WarmupExponentialDecay
-from expdecay_keras.command import main
 
 FILES = ["callback.json", "model.keras", "history.csv", "learning_rate.png"]
 
@@ -28,6 +32,15 @@ FILES = ["callback.json", "model.keras", "history.csv", "learning_rate.png"]
 def run_dir(unbroken, tmp_path):
     """A copy of the finished run, to damage or overwrite."""
     return shutil.copytree(unbroken[0], tmp_path / "run")
+
+
+@pytest.fixture
+def stopped(interrupted, tmp_path):
+    """A copy of a run that was stopped when its second epoch was complete."""
+    run_dir = shutil.copytree(interrupted[0], tmp_path / "stopped")
+    lines = (run_dir / "history.csv").read_bytes().splitlines(keepends=True)
+    (run_dir / "history.csv").write_bytes(b"".join(lines[:3]))
+    return run_dir
 
 
 def test_results(unbroken):
@@ -45,22 +58,34 @@ def test_results(unbroken):
     assert callback.get_config() == WarmupExponentialDecay(*RULE).get_config()
     assert (run_dir / "learning_rate.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in run_dir.iterdir()} == {*FILES, "tensorboard"}
-    assert "learning_rate: 0.2000" in output  # Keras's own line per epoch
+    assert "learning_rate: 0.2000" in output
+    assert output.count("- loss: ") == 4  # one line per epoch, without bars
+    accuracy, loss = (float(rows[-1][f"val_{name}"]) for name in ("accuracy", "loss"))
     paths = [f"  {run_dir / name}" for name in [*FILES, "tensorboard"]]
-    assert output.splitlines()[-6:] == ["Results:", *paths]
+    assert output.splitlines()[-7:] == [
+        f"Test accuracy: {accuracy:.3f}, test loss: {loss:.3f} (on the last 360 "
+        "digits, which are harder than the shuffled ones of the README's comparison)",
+        "Results:",
+        *paths,
+    ]
 
 
 def test_a_finished_run_is_not_trained_again(run_dir, unbroken, train):
-    """The files that are made from its history are made again if they are missing."""
+    """What is made from its history is made again, whether or not it is missing."""
     before = contents(run_dir)
-    shutil.rmtree(run_dir / "tensorboard")
-    (run_dir / "learning_rate.png").unlink()
-    output = train(run_dir, *OPTIONS)
-    assert f"{run_dir} already contains the finished run" in output
-    assert "Epoch" not in output
-    for name in FILES:
-        assert (run_dir / name).read_bytes() == before[run_dir / name]
-    assert_same_run(run_dir, unbroken[0])
+    for _ in range(2):
+        output = train(run_dir, *OPTIONS)
+        assert f"{run_dir} already contains the finished run" in output
+        assert output.splitlines()[-7:] == [
+            line.replace(str(unbroken[0]), str(run_dir))
+            for line in unbroken[1].splitlines()[-7:]
+        ]
+        assert "Epoch" not in output
+        for name in FILES:
+            assert (run_dir / name).read_bytes() == before[run_dir / name]
+        assert_same_run(run_dir, unbroken[0])
+        shutil.rmtree(run_dir / "tensorboard")
+        (run_dir / "learning_rate.png").unlink()
 
 
 def rule_of(train, run_dir, *options):
@@ -69,91 +94,156 @@ def rule_of(train, run_dir, *options):
     return json.loads((run_dir / "callback.json").read_text())["config"]
 
 
-def test_defaults_are_those_of_the_help(train, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    for name, value in rule_of(train, tmp_path).items():
-        described = text.rpartition(f"--{name.replace('_', '-')} ")[2]
-        assert name == "verbose" or f"(default: {value})" in described.split(" --")[0]
+@pytest.mark.parametrize(
+    "options, start_lr",
+    [
+        ("--base-lr 0.001", 0.00005),
+        ("--warmup-start-lr 0", 0.0),
+        ("--warmup-start-lr 0.3 --n-warmup-epochs 1", 0.3),
+        ("--n-warmup-epochs 0", None),
+    ],
+)
+def test_the_rate_at_which_the_ramp_starts(options, start_lr, train, tmp_path):
+    """By default a twentieth of the base rate; without warm-up there is no ramp."""
+    rule = rule_of(train, tmp_path, *options.split())
+    assert rule["warmup_start_lr"] == start_lr
 
 
-def test_a_run_without_warmup(train, tmp_path):
-    """The default ramp is left out along with the default warm-up."""
-    rule = rule_of(train, tmp_path, "--n-warmup-epochs", 0)
-    assert rule["warmup_start_lr"] is None
+def test_defaults(start, tmp_path):
+    """In a fresh folder, the directories are made as well."""
+    script = stop_after("os.replace") + COMMAND
+    assert start(script, "train", cwd=tmp_path).wait().status == -signal.SIGKILL
+    saved = json.loads((tmp_path / "runs/digits/callback.json").read_text())
+    expected = WarmupExponentialDecay(0.2, 0.01, 20, 2, 0.01)
+    assert saved["config"] == expected.get_config()
 
 
 # Refusals: one line says why, and every file stays as it is.
 
 
-def test_a_run_of_another_rule_is_refused(unbroken, refused_train):
-    run_dir, _ = unbroken
-    before = contents(run_dir)
-    error = refused_train(run_dir, *OPTIONS, "--n-hold-epochs", 1)
-    assert f"{run_dir} contains a run with another rule, WarmupExponential" in error
-    assert "target_lr=0.001, n_epochs=4" in error
-    assert "Choose another --run-dir, or pass --overwrite" in error
-    assert contents(run_dir) == before
+@pytest.mark.parametrize(
+    "begun, options, others",
+    [
+        ("", "--n-hold-epochs 1", "--n-hold-epochs 0"),
+        ("--n-warmup-epochs 0", "", "--n-warmup-epochs 0"),
+        ("", "--n-warmup-epochs 0", "--n-warmup-epochs 2 --warmup-start-lr 0.01"),
+        ("--base-lr 0.4", "", "--base-lr 0.4 --warmup-start-lr 0.02"),
+    ],
+)
+def test_a_run_with_other_options_is_refused(begun, options, others, tmp_path, train):
+    rule_of(train, tmp_path, *begun.split())
+    before = contents(tmp_path)
+    assert train(tmp_path, *options.split(), status=2) == (
+        f"expdecay-keras train: error: {tmp_path} contains a run with other options: "
+        f"{others}. Choose another --run-dir, or pass --overwrite to discard that run\n"
+    )
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("options", [[], ["--overwrite"]], ids=["plain", "overwrite"])
 @pytest.mark.parametrize("name", ["model.keras", "history.csv", "tensorboard/events"])
-def test_files_that_belong_to_no_run_are_refused(
-    name, options, tmp_path, refused_train
-):
+def test_files_that_belong_to_no_run_are_refused(name, options, tmp_path, train):
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.write_text("mine")
-    error = refused_train(tmp_path, *OPTIONS, *options)
+    error = train(tmp_path, *OPTIONS, *options, status=2)
     assert f"{tmp_path / name.split('/')[0]} does not belong to a run" in error
     assert contents(tmp_path) == {file: b"mine"}
 
 
-def test_a_directory_that_cannot_be_made(tmp_path, refused_train):
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("file/run", "[Errno 20] Not a directory: '{}'"),
+        ("\udcff", "TensorFlow accepts only paths in UTF-8. Received: --run-dir '{}'"),
+    ],
+)
+def test_directories_that_cannot_be_used(name, reason, tmp_path, train):
     (tmp_path / "file").write_text("mine")
-    assert "Not a directory" in refused_train(tmp_path / "file" / "run")
+    error = train(tmp_path / name, status=2)
+    path = repr(str(tmp_path / name)).strip("'")
+    assert error == f"expdecay-keras train: error: {reason.format(path)}\n"
     assert contents(tmp_path) == {tmp_path / "file": b"mine"}
 
 
-def cut(content):
-    return content[: len(content) // 2]
+def in_a_zip(name):
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        archive.writestr(name, "")
+    return file.getvalue()
 
 
-def empty(content):
-    return b""
-
-
-def cut_the_last_line(content):
-    return content[:-3]
-
-
-def lose_an_epoch(content):
-    lines = content.splitlines(keepends=True)
-    return b"".join(lines[:2] + lines[3:])
+UNFINISHED = "does not contain all 2 epochs that model.keras was trained for"
+FOREIGN = "does not contain a WarmupExponentialDecay"
+ILLEGAL = "(Argument `base_lr` must be a finite number > 0. Received: base_lr=-0.2)"
+TEXT = "(Argument `base_lr` must be a real number. Received: base_lr='x')"
+ENCODING = "can't decode byte 0xff in position"
+NUMBER = "(could not convert string to float: 'x.9')"
+COLUMNS = "(its columns must be epoch, accuracy, learning_rate, loss, val_accuracy, "
+# What is replaced, by what, and the reason that is given.
+DAMAGES = [
+    ("model.keras", rb"(?s).{200}\Z", b"", "cannot be loaded"),
+    ("model.keras", b"(?s).*", b"", "cannot be loaded"),
+    ("model.keras", b"(?s).*", in_a_zip("mine"), "config.json"),
+    ("callback.json", rb"(?s).{20}\Z", b"", "line 1 column"),
+    ("callback.json", b"(?s).*", b"", "(Expecting value: line 1 column 1 (char 0))"),
+    ("callback.json", b"(?s).*", b"null", FOREIGN),
+    ("callback.json", b"(?s).*", b"{}", ""),
+    ("callback.json", b"_lr", b"\xff", ENCODING),
+    ("callback.json", b"0.2", b"-0.2", ILLEGAL),
+    ("callback.json", b"0.2", b'"x"', TEXT),
+    ("history.csv", rb"(?s).{99}\Z", b"", UNFINISHED),
+    ("history.csv", rb"(?s).{3}\Z", b"", UNFINISHED),
+    ("history.csv", b"(?m)^0,.*\n", b"", UNFINISHED),
+    ("history.csv", b"(?s).*", b"", UNFINISHED),
+    ("history.csv", b"val_loss", b"val_mse", COLUMNS),
+    ("history.csv", b"\n1,[^,]*,", b"\n1,x.9,", NUMBER),
+    ("history.csv", b"\n1,[^,]*,", b"\n1,", "zip() argument 2 is shorter"),
+    ("history.csv", b"val_loss", b"val_\xff", ENCODING),
+]
 
 
 @pytest.mark.parametrize(
-    "name, damage",
-    [
-        ("model.keras", cut),
-        ("model.keras", empty),
-        ("callback.json", cut),
-        ("callback.json", empty),
-        ("history.csv", cut),
-        ("history.csv", cut_the_last_line),
-        ("history.csv", lose_an_epoch),
-        ("history.csv", empty),
-    ],
+    "name, old, new, reason", DAMAGES, ids=[f"{row[0]} {row[3]}" for row in DAMAGES]
 )
-def test_a_damaged_run_is_refused(name, damage, run_dir, refused_train):
-    damaged = damage((run_dir / name).read_bytes())
-    (run_dir / name).write_bytes(damaged)
-    before = contents(run_dir)
-    error = refused_train(run_dir, *OPTIONS)
-    assert f"error: {run_dir / name} " in error
-    assert error.endswith("Pass --overwrite to start from scratch\n")
-    assert contents(run_dir) == before
+def test_a_damaged_run_is_refused(name, old, new, reason, stopped, train):
+    """Before any epoch is trained, which would change its files."""
+    path = stopped / name
+    path.write_bytes(re.sub(old, lambda _: new, path.read_bytes(), count=1))
+    before = contents(stopped)
+    error = train(stopped, *OPTIONS, status=2)
+    assert error.startswith(f"expdecay-keras train: error: {path} ")
+    assert reason in error
+    assert error.endswith(". Pass --overwrite to start from scratch\n")
+    assert contents(stopped) == before
+
+
+LOAD = "tf.keras.models.load_model"
+LOADED = "error: {}/model.keras cannot be loaded"
+START = "tf.keras.callbacks.CSVLogger.on_train_begin"
+NO_FILE = "os.remove(args[0].filename); os.mkdir(args[0].filename)"
+OTHERS = [
+    (LOAD, "raise ValueError", f"{LOADED} (ValueError). Pass --overwrite to start"),
+    (LOAD, "raise KeyError(1)", f"{LOADED} (1). Pass --overwrite to start"),
+    (LOAD, "raise OSError('a\\n b')", f"{LOADED} (a). Pass --overwrite to start"),
+    ("os.truncate", "raise OSError('a\\n  b')", "error: a b\n"),
+    ("Figure.savefig", "raise tf.errors.DataLossError(None, None, 'x')", "error: x\n"),
+    (START, NO_FILE, "s a directory"),
+]
+
+
+@pytest.mark.parametrize("name, line, reason", OTHERS)
+def test_errors_of_others(name, line, reason, stopped, train):
+    error = train(stopped, *OPTIONS, patch=patch(name, line), status=2)
+    assert reason.format(stopped) in error
+
+
+def test_a_directory_in_place_of_the_history(stopped, train):
+    path = stopped / "history.csv"
+    path.unlink()
+    path.mkdir()
+    error = train(stopped, *OPTIONS, status=2)
+    reason = f"[Errno 21] Is a directory: '{path}'"
+    assert error == f"expdecay-keras train: error: {reason}\n"
 
 
 def test_overwrite_discards_a_damaged_run(run_dir, train):

@@ -1,0 +1,271 @@
+"""A schedule takes whatever step Keras's own schedules take, on every backend."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from models import build_model, evaluate, planned
+from oracle import float32_rates
+from releases import BACKEND, IS_KERAS_3, needs_keras_3, needs_tensorflow
+
+from expdecay_keras import WarmupExponentialSchedule
+
+INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+FLOATS = ["float16", "bfloat16", "float32", "float64"]
+EDGES = [0, 1, 3, 4, 5, 7, 8, 17, 23, 24, 25, 127, 128, 255, 32_767, 65_535, 65_536]
+LARGE = [2**31 - 1, 2**31, 2**32 - 1, 5 * 10**9, 2**40, 2**53, 2**63 - 1, 2**64 - 1]
+STEPS = [-(2**40) - 5, -(2**31), -129, -128, -5, -1, *EDGES, *LARGE]
+
+
+def schedules():
+    """Schedules of a few rates and of many, and of steps that an int32 cannot hold."""
+    few = {"base_lr": 0.1, "target_lr": 1e-3, "n_epochs": 6, "steps_per_epoch": 4}
+    return {
+        "staircase": WarmupExponentialSchedule(**few),
+        "continuous": WarmupExponentialSchedule(**few, staircase=False),
+        "two-steps": WarmupExponentialSchedule(0.1, 1e-3, 2, steps_per_epoch=1),
+        "tokens": WarmupExponentialSchedule(
+            0.1, 1e-3, 1000, steps_per_epoch=10_000_000
+        ),
+    }
+
+
+of_each_schedule = pytest.mark.parametrize(
+    "schedule", schedules().values(), ids=list(schedules())
+)
+
+
+def expected_rates(schedule, steps):
+    epochs = [
+        step // schedule.steps_per_epoch
+        if schedule.staircase
+        else step / schedule.steps_per_epoch
+        for step in steps
+    ]
+    return float32_rates(schedule.rule, epochs)
+
+
+def held_by(dtype):
+    """The steps that a dtype holds exactly."""
+    dtype = tf.as_dtype(dtype)
+    if dtype.is_floating:
+        as_numpy = dtype.as_numpy_dtype
+        with np.errstate(over="ignore"):
+            return [step for step in STEPS if float(as_numpy(float(step))) == step]
+    return [step for step in STEPS if dtype.min <= step <= dtype.max]
+
+
+def as_array(steps, dtype):
+    exact = np.array(steps, object)  # NumPy would make floats of large integers
+    return exact.astype(tf.as_dtype(dtype).as_numpy_dtype)
+
+
+# Python's and NumPy's numbers, looked up before a backend narrows them
+
+
+@of_each_schedule
+@pytest.mark.parametrize("type_", [int, float, np.float64, np.float32])
+def test_numbers(type_, schedule):
+    steps = [step for step in STEPS if type_(step) == step]
+    rates = [evaluate(schedule, type_(step)).item() for step in steps]
+    assert rates == expected_rates(schedule, steps)
+
+
+@of_each_schedule
+@pytest.mark.parametrize("dtype", [*INTEGERS, "float16", "float32", "float64"])
+def test_arrays(dtype, schedule):
+    steps = held_by(dtype)
+    rates = evaluate(schedule, as_array(steps, dtype))
+    assert rates.dtype == np.float32
+    assert rates.tolist() == expected_rates(schedule, steps)
+
+
+@of_each_schedule
+def test_lists_and_shapes(schedule):
+    rates = evaluate(schedule, [[17, 17], [4, 0]])
+    assert rates.shape == (2, 2)
+    assert rates.ravel().tolist() == expected_rates(schedule, [17, 17, 4, 0])
+    assert evaluate(schedule, range(3)).tolist() == expected_rates(schedule, range(3))
+    assert evaluate(schedule, np.zeros((0, 2), int)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("step", [10**25, 1e30, float("inf")])
+def test_steps_beyond_every_integer(step):
+    assert evaluate(planned(), step) == np.float32(1e-4)
+
+
+def test_fractions_are_truncated():
+    for step in (17.0, 17.75, np.float64(17.999), np.float32(17.5)):
+        for schedule in schedules().values():
+            expected = expected_rates(schedule, [17])
+            assert [evaluate(schedule, step).item()] == expected
+
+
+# Tensors
+
+
+def compiled_forms(schedule):
+    """A schedule as each backend compiles it."""
+    if BACKEND == "tensorflow":
+        return [
+            schedule,
+            tf.function(schedule),
+            tf.function(schedule, jit_compile=True),
+        ]
+    if BACKEND == "jax":
+        import jax
+
+        return [schedule, jax.jit(schedule)]
+    import torch
+
+    torch._dynamo.reset()
+    return [schedule, torch.compile(schedule, fullgraph=True, backend="eager")]
+
+
+def make_tensor(steps, dtype):
+    if BACKEND == "tensorflow":
+        return tf.constant(as_array(steps, dtype))
+    if BACKEND == "jax":
+        import jax
+
+        return jax.numpy.asarray(as_array(steps, dtype))
+    import torch
+
+    return torch.tensor(steps, dtype=getattr(torch, dtype))
+
+
+@of_each_schedule
+@pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS])
+def test_tensors(dtype, schedule):
+    # keras-io#1502, tensorflow#60649: an int64 step could not be multiplied.
+    if BACKEND == "jax" and "64" in dtype:
+        pytest.skip("JAX has no 64 bits by default")
+    steps = held_by(dtype)
+    tensor = make_tensor(steps, dtype)
+    for form in compiled_forms(schedule):
+        rates = form(tensor)
+        if BACKEND != "tensorflow":
+            rates = tf.keras.ops.convert_to_numpy(rates)
+        rates = np.asarray(rates)
+        assert rates.dtype == np.float32
+        assert rates.tolist() == expected_rates(schedule, steps)
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="the backend's own tensors do")
+def test_tensorflows_tensors_on_another_backend():
+    schedule = schedules()["tokens"]
+    steps = [0, 17, 5 * 10**9]
+    rates = evaluate(schedule, tf.constant(steps, tf.int64))
+    assert rates.tolist() == expected_rates(schedule, steps)
+
+
+def test_the_optimizers_own_count():
+    for count in (0, 17, 24):
+        optimizer = tf.keras.optimizers.SGD(planned())
+        optimizer.iterations.assign(count)
+        rate = evaluate(planned(), optimizer.iterations)
+        assert [rate.item()] == expected_rates(planned(), [count])
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("jit_compile", [None, False, True])
+@pytest.mark.parametrize("staircase", [True, False], ids=["staircase", "continuous"])
+def test_more_rates_than_are_looked_up(jit_compile, staircase):
+    """And steps that a float32 would round."""
+    n_epochs, steps_per_epoch = 2**17, 2**30 + 11
+    schedule = WarmupExponentialSchedule(
+        0.1, 1e-4, n_epochs, steps_per_epoch=steps_per_epoch, staircase=staircase
+    )
+    epochs = [0, 1, 499, 2**16, n_epochs - 2, n_epochs - 1, n_epochs]
+    steps = [epoch * steps_per_epoch + n for epoch in epochs for n in (-1, 0, 1)]
+    expected = expected_rates(schedule, steps)
+    assert schedule(steps).numpy().tolist() == expected
+    function = schedule
+    if jit_compile is not None:
+        function = tf.function(schedule, jit_compile=jit_compile)
+    for dtype in (tf.int64, tf.float64):
+        assert function(tf.constant(steps, dtype)).numpy().tolist() == expected
+    far = np.float32(1e-4)
+    assert schedule(1e30).numpy() == schedule(np.uint64(2**63)).numpy() == far
+
+
+# Symbolic steps
+
+
+@needs_keras_3
+@of_each_schedule
+def test_a_symbolic_step(schedule):
+    step = tf.keras.Input((), dtype="int32")
+    model = tf.keras.Model(step, schedule(step))
+    steps = np.array([-5, 0, 3, 4, 17, 24, 100], "int32")
+    rates = tf.keras.ops.convert_to_numpy(model(steps))
+    assert rates.tolist() == expected_rates(schedule, steps.tolist())
+
+
+@pytest.mark.skipif(IS_KERAS_3, reason="this is Keras 3")
+@of_each_schedule
+def test_a_symbolic_step_of_keras_2(schedule):
+    step = tf.keras.Input((), dtype="int64")
+    model = tf.keras.Model(step, schedule(step))
+    steps = np.array([-5, 0, 3, 4, 17, 24, 100])
+    assert model(steps).numpy().tolist() == expected_rates(schedule, steps.tolist())
+
+
+# On a device
+
+
+@needs_tensorflow
+@pytest.mark.filterwarnings("ignore")  # the converter's own
+@pytest.mark.parametrize(
+    "n_epochs, steps_per_epoch",
+    [(3, 2), (4, 2), (7, 1), (2, 1), (3, 1), (6, 4)],
+)
+@pytest.mark.parametrize("staircase", [True, False], ids=["staircase", "continuous"])
+def test_tflite(n_epochs, steps_per_epoch, staircase):
+    # tensorflow#54244: training on a device, with operations that are built in.
+    schedule = WarmupExponentialSchedule(
+        0.1, 1e-3, n_epochs, steps_per_epoch=steps_per_epoch, staircase=staircase
+    )
+    signature = [tf.TensorSpec([], tf.int64)]
+    function = tf.function(schedule, input_signature=signature)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function()]
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    interpreter = tf.lite.Interpreter(model_content=converter.convert())
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]["index"]
+    target = interpreter.get_output_details()[0]["index"]
+    steps = [-(2**40) - 5, -1, *range(n_epochs * steps_per_epoch + 2), 2**40]
+    rates = []
+    for step in steps:
+        interpreter.set_tensor(source, np.array(step, np.int64))
+        interpreter.invoke()
+        rates.append(interpreter.get_tensor(target).item())
+    assert rates == expected_rates(schedule, steps)
+
+
+# In a training step
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="only for PyTorch")
+def test_a_whole_optimizer_step_in_one_graph():
+    # pytorch#106802, #117807: an index read back as a number breaks the graph.
+    import torch
+
+    torch._dynamo.reset()
+    model = build_model(tf.keras.optimizers.SGD(planned()))
+    optimizer = model.optimizer
+    optimizer.build(model.trainable_variables)
+    gradients = [torch.ones_like(v.value.data) for v in model.trainable_variables]
+    update = torch.compile(
+        lambda: optimizer.apply(gradients, model.trainable_variables),
+        fullgraph=True,
+        backend="eager",
+    )
+    taken = []
+    with torch.no_grad():
+        for _ in range(6):
+            before = float(model.trainable_variables[0].value[0, 0])
+            update()
+            taken.append(before - float(model.trainable_variables[0].value[0, 0]))
+    np.testing.assert_allclose(taken, expected_rates(planned(), range(6)), rtol=1e-5)
