@@ -32,7 +32,7 @@ def is_loss_scaled(model: Any) -> bool:
 
 def optimizers(model: Any) -> dict[str, Any]:
     """Returns the model's optimizers, keyed by the names of their rates in the log."""
-    optimizer = getattr(model, "optimizer", None)
+    optimizer: Any = getattr(model, "optimizer", None)
     if optimizer is not None and is_loss_scaled(model):
         optimizer = optimizer.inner_optimizer
     named = {"learning_rate": optimizer}
@@ -153,7 +153,7 @@ def _has_decay(optimizer: Any) -> bool:
 
 # The look-up of a schedule's rates
 
-TENSORS: tuple[type, ...] = (tf.Tensor, tf.Variable)
+TENSORS: Any = (tf.Tensor, tf.Variable)
 if IS_KERAS_3 and BACKEND == "tensorflow":
     TENSORS += (tf.keras.Variable,)
 
@@ -208,9 +208,7 @@ def _keras_index(step: Any, steps_per_rate: int, last: int) -> Any:
     if not _is_symbolic(step):
         step = ops.convert_to_tensor(step)
     dtype = tf.keras.backend.standardize_dtype(step.dtype)
-    if (
-        dtype.startswith("uint") and BACKEND == "torch"
-    ):  # which can hardly compute with it
+    if BACKEND == "torch" and dtype.startswith("uint"):  # it supports few operations
         step = ops.cast(step, "float64")
     elif dtype.endswith(("8", "16")):  # it may not hold `steps_per_rate`
         step = ops.cast(step, "int32" if "int" in dtype else "float32")

@@ -19,35 +19,44 @@ from expdecay_keras.rule import DecayRule, check_count
 class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate of `DecayRule` as a function of the optimizer's step.
 
-    epoch = floor(step / steps_per_epoch) if staircase else step / steps_per_epoch
-    learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
+        epoch = floor(step / steps_per_epoch) if staircase else step / steps_per_epoch
+        learning_rate = DecayRule(base_lr, ..., n_hold_epochs).learning_rate(epoch)
 
-    With `staircase` all steps of an epoch have the rate that `WarmupExponentialDecay`
-    sets for that epoch, bit for bit. Without it the rate changes at every step and
+    With `staircase`, all steps of an epoch have the rate that `WarmupExponentialDecay`
+    sets for that epoch, bit for bit. Without it, the rate changes at every step and
     agrees with the staircase at the first step of each epoch. Before step 0 the rate is
     that of step 0; past the end it stays at `target_lr`.
 
     For a rule that is given in steps ("500 warm-up steps out of 20,000"), pass
     `steps_per_epoch=1` and numbers of steps in place of numbers of epochs.
 
-    The optimizer counts the steps, one per batch, and is saved with the model, so that
-    a loaded model resumes where it was. `fit(initial_epoch=...)` does not move the
-    schedule of a fresh optimizer; this does:
+    The optimizer counts the steps, one per batch. To resume, load its state: with the
+    model (`load_model` or a checkpoint), or with the weights, if the optimizer is built
+    before `load_weights`:
+
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights("model.weights.h5")
+
+    `fit(initial_epoch=...)` does not move the schedule of a fresh optimizer:
+    `LearningRateLogger` warns, and `WarmupExponentialDecay` is the better choice. Only
+    with SGD may the count be set instead:
 
         optimizer.variables[0].assign(initial_epoch * steps_per_epoch)
 
-    `LearningRateLogger` warns if that is needed. Keras 3 does not count steps that
-    dynamic loss scaling skips, so a schedule lags behind. On TensorFlow, Keras 3 counts
-    one extra step per epoch on a dataset of unknown length.
+    (in float16, that of `optimizer.inner_optimizer`; under Keras 2, `iterations`). Adam
+    corrects its bias by this count, so its first steps would be several times too
+    large. Keras 3 does not count steps that dynamic loss scaling skips, so a schedule
+    lags behind. On TensorFlow, Keras 3 counts one extra step per epoch on a dataset of
+    unknown length.
 
     Args:
         base_lr: Real number, the rate during warm-up and hold and at the start of the
-            decay. Finite, > 0 and normal in float32 (about 1.2e-38 to 3.4e38).
+            decay. Finite, between about 1.2e-38 and 3.4e38 (normal in float32).
         target_lr: Real number in the same range, the rate of the last epoch and of all
             epochs after it. A target above `base_lr` makes the rate grow; an equal one
             makes it constant.
-        n_epochs: Integer, the number of epochs including warm-up and hold, from
-            `n_warmup_epochs + n_hold_epochs + 2` to 2**53.
+        n_epochs: Integer, the number of epochs including warm-up and hold, at least
+            `n_warmup_epochs + n_hold_epochs + 2`, at most 2**53.
         n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
         warmup_start_lr: Real number, the rate at step 0, where a linear ramp starts.
             Same range as `base_lr`, or 0, which wastes the first step (with
@@ -55,17 +64,20 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
             None: warm-up holds `base_lr`.
         n_hold_epochs: Integer >= 0, the number of epochs at `base_lr` between warm-up
             and the start of the decay. Default 0.
-        steps_per_epoch: Integer from 1 to 2**31 - 1, the number of training batches
-            per epoch: `len(dataset)`, even with `gradient_accumulation_steps`; with
-            `validation_split`, only the batches that are left for training.
+        steps_per_epoch: Integer from 1 to 2**31 - 1, the number of steps per epoch:
+            the number of training batches, `len(dataset)` or
+            `math.ceil(len(x) / batch_size)`, without the rows that `validation_split`
+            sets aside; also with `gradient_accumulation_steps`. If `train_step` updates
+            the weights several times per batch, the number of these updates.
         staircase: bool, whether the rate is constant within an epoch. Default True.
         name: String, the name of the schedule's operations. Default
             "WarmupExponentialSchedule".
 
     Returns:
-        When called with a step (a number, an array or a tensor of any shape; fractions
-        are truncated), a schedule returns a tensor of the same shape. Its dtype is that
-        of `tf.keras.backend.floatx()` when the schedule was created.
+        When called with a step (a number, an array or a tensor of any shape and any
+        integer or floating-point type; fractions are truncated), a schedule returns a
+        tensor of the same shape. Its dtype is that of `tf.keras.backend.floatx()` when
+        the schedule was created.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -123,7 +135,7 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
 
     @property
     def rule(self) -> DecayRule:
-        """The rule, read-only."""
+        """The `DecayRule` of this schedule, read-only."""
         return self._rule
 
     @property
@@ -194,8 +206,8 @@ def make_lr_scheduler(
 ) -> Callable[[int, Any], float]:
     """Returns a function `f(epoch, lr)` for `tf.keras.callbacks.LearningRateScheduler`.
 
-    f(epoch, lr) = base_lr               if epoch <= n_warmup_epochs
-                   lr * exp(decay_rate)  otherwise, with `DecayRule.decay_rate`
+        f(epoch, lr) = base_lr               if epoch <= n_warmup_epochs
+                       lr * exp(decay_rate)  otherwise, with `DecayRule.decay_rate`
 
     It multiplies whatever rate the optimizer has, so it can be combined with callbacks
     that change the rate, such as `ReduceLROnPlateau`. That has a price: rounding errors
@@ -205,10 +217,10 @@ def make_lr_scheduler(
 
     Args:
         base_lr: Real number, the rate during warm-up and at the start of the decay.
-            Finite, > 0 and normal in float32 (about 1.2e-38 to 3.4e38).
+            Finite, between about 1.2e-38 and 3.4e38 (normal in float32).
         target_lr: Real number in the same range, the rate that the last epoch reaches.
-        n_epochs: Integer, the number of epochs including warm-up, from
-            `n_warmup_epochs + 2` to 2**53.
+        n_epochs: Integer, the number of epochs including warm-up, at least
+            `n_warmup_epochs + 2`, at most 2**53.
         n_warmup_epochs: Integer >= 0, the number of warm-up epochs. Default 0.
 
     Returns:
