@@ -41,7 +41,7 @@ def optimizers(model: Any) -> dict[str, Any]:
             # A MultiOptimizer may find its optimizers only when it is built.
             model.optimizer.build(model.trainable_variables)
         named = _name_each(optimizer.optimizers)
-    named = {name: one for name, one in named.items() if hasattr(one, "learning_rate")}
+    named = {name: one for name, one in named.items() if _has_rate(one)}
     if not named:
         raise TypeError(
             "The model has no optimizer with a `learning_rate` that could be set or "
@@ -50,6 +50,13 @@ def optimizers(model: Any) -> dict[str, Any]:
             f"model.optimizer={optimizer}"
         )
     return named
+
+
+def _has_rate(optimizer: Any) -> bool:
+    if hasattr(optimizer, "learning_rate"):
+        return True
+    # Keras 2 knows no current rate of a schedule before the first step.
+    return not IS_KERAS_3 and hasattr(optimizer, "_learning_rate")
 
 
 def _name_each(several: Any) -> dict[str, Any]:

@@ -264,7 +264,7 @@ LEGACY_DECAY = pytest.param(
 )
 KERAS_3_FUNCTION = pytest.param(
     "SGD",
-    lambda: lambda: 0.1,
+    lambda: lambda *step: 0.1,
     {},
     marks=pytest.mark.skipif(
         not IS_KERAS_3, reason="Keras 2 calls the function only once"

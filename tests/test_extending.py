@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from models import assert_equal_arrays, build_model, train
 from oracle import float32_rates
+from releases import BACKEND
 
 from expdecay_keras import (
     DecayRule,
@@ -92,7 +93,12 @@ def test_decide_later_when_to_decay(optimizer, resumed_at):
     by_schedule.compile(by_schedule.optimizer, "mse")
     logged += train(by_schedule, LearningRateLogger(), **options)
     assert logged == rates
-    assert_equal_arrays(by_schedule.get_weights(), by_callback.get_weights())
+    weights, others = by_schedule.get_weights(), by_callback.get_weights()
+    if BACKEND != "jax":
+        assert_equal_arrays(weights, others)
+    for weight, other in zip(weights, others, strict=True):
+        # XLA compiles the two steps differently, by a last bit here and there.
+        np.testing.assert_allclose(weight, other, rtol=1e-5)
 
 
 def test_more_epochs_alone_make_the_rate_jump():

@@ -95,8 +95,10 @@ class ReadOnly(SGD):
         return self._learning_rate
 
 
-class Callable:
-    def __call__(self):
+class Quarter:
+    """A rate that is computed; the first releases of Keras 3 pass it the step."""
+
+    def __call__(self, *step):
         return 0.25
 
 
@@ -105,9 +107,9 @@ class Callable:
     "optimizer",
     [
         pytest.param(lambda: ReadOnly(0.25), id="read-only"),
-        pytest.param(lambda: SGD(lambda: 0.25), id="function"),
-        pytest.param(lambda: SGD(functools.partial(float, 0.25)), id="partial"),
-        pytest.param(lambda: SGD(Callable()), id="object"),
+        pytest.param(lambda: SGD(lambda *step: 0.25), id="function"),
+        pytest.param(lambda: SGD(functools.partial(Quarter(), 1)), id="partial"),
+        pytest.param(lambda: SGD(Quarter()), id="object"),
         pytest.param(lambda: SGD(planned()), id="our-own-schedule"),
     ],
 )

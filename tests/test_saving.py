@@ -50,12 +50,10 @@ model.compile(tf.keras.optimizers.Adam(schedule), "mse")
 
 OPTIMIZERS = {
     "Adam": tf.keras.optimizers.Adam,
-    "Nadam": tf.keras.optimizers.Nadam,
     "SGD": lambda schedule: tf.keras.optimizers.SGD(schedule, momentum=0.9),
 }
 REBUILT = {
     "Adam": "optimizers.Adam(schedule)",
-    "Nadam": "optimizers.Nadam(schedule)",
     "SGD": "optimizers.SGD(schedule, momentum=0.9)",
 }
 
@@ -154,7 +152,7 @@ callbacks = [tf.keras.callbacks.BackupAndRestore("backup")]
 
 
 @BOTH
-@pytest.mark.parametrize("name", ["Adam", "Nadam", "SGD"])
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
 def test_weights_resume_an_optimizer_that_was_built(
     name, staircase, fit, tmp_path, assert_resumes
 ):

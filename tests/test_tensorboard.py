@@ -19,7 +19,12 @@ from models import (
     step_count,
     train,
 )
-from releases import needs_multi_optimizer, needs_steps_per_execution, needs_tensorflow
+from releases import (
+    needs_keras_3,
+    needs_multi_optimizer,
+    needs_steps_per_execution,
+    needs_tensorflow,
+)
 
 from expdecay_keras import LearningRateLogger, LearningRateTensorBoard
 
@@ -194,6 +199,7 @@ def test_beside_keras_own(update_freq, order, tmp_path):
     assert steps_in(tmp_path / "ours") == list(range(20))
 
 
+@needs_keras_3
 def test_the_model_is_read_only_where_a_value_is_due(tmp_path):
     """On JAX, reading it takes as long as several training steps."""
     reads = []
