@@ -24,7 +24,7 @@ DEFAULT_RULE = DecayRule(0.2, 0.01, 20, n_warmup_epochs=2, warmup_start_lr=0.01)
 N_ROWS, N_TEST_ROWS = 1797, 360
 BATCH_SIZE = 32
 STEPS_PER_EPOCH = math.ceil((N_ROWS - N_TEST_ROWS) / BATCH_SIZE)
-COLUMNS = ["epoch", "accuracy", "learning_rate", "loss", "val_accuracy", "val_loss"]
+HEADER = b"epoch,accuracy,learning_rate,loss,val_accuracy,val_loss"  # of history.csv
 RESULTS = (
     "callback.json",
     "model.keras",
@@ -78,18 +78,18 @@ def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
         decay = _load_callback(run_dir, rule)
         model = _load_model(run_dir / "model.keras")
         n_epochs_done = _keras.count_steps(model.optimizer) // STEPS_PER_EPOCH
-        _cut_history(run_dir / "history.csv", n_epochs_done)
-        _write_results(rule, run_dir)
+        rows = _read_history(run_dir / "history.csv", n_epochs_done)
+        _write_results(rule, rows, run_dir)
         if n_epochs_done == rule.n_epochs:
             print(f"{run_dir} already contains the finished run.")
             print("Pass --overwrite to train again.")
         else:
             _fit(model, decay, n_epochs_done, run_dir)
-            _write_results(rule, run_dir)
-        last_row = _read_history(run_dir / "history.csv")[-1]
+            rows = _read_history(run_dir / "history.csv", rule.n_epochs)
+            _write_results(rule, rows, run_dir)
     print(
-        f"Test accuracy: {last_row['val_accuracy']:.3f}, test loss: "
-        f"{last_row['val_loss']:.3f} (on the last {N_TEST_ROWS} digits, which are "
+        f"Test accuracy: {rows[-1]['val_accuracy']:.3f}, test loss: "
+        f"{rows[-1]['val_loss']:.3f} (on the last {N_TEST_ROWS} digits, which are "
         "harder than the shuffled ones of the README's comparison)"
     )
     print("Results:")
@@ -240,33 +240,29 @@ def build_model() -> Any:
     return model
 
 
-def _cut_history(path: Path, n_epochs: int) -> None:
-    """Cuts the history to its first epochs; raises RunError if one is missing."""
+def _read_history(path: Path, n_epochs: int) -> list[dict[str, float]]:
+    """Returns the rows of the first epochs, and cuts the file off after them."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     kept = lines[: n_epochs + 1] if n_epochs else []
     epochs = [line.split(b",")[0] for line in kept[1:] if line.endswith(b"\n")]
     if epochs != [b"%d" % epoch for epoch in range(n_epochs)]:
         raise RunError(
-            f"{path} does not contain all {n_epochs} epochs that model.keras was "
-            f"trained for. {FROM_SCRATCH}"
+            f"{path} does not contain every epoch that model.keras was trained for "
+            f"({n_epochs}). {FROM_SCRATCH}"
         )
+    rows = _load(path, lambda: _parse_history(kept))
     if lines:
         os.truncate(path, sum(map(len, kept)))
+    return rows
 
 
-def _read_history(path: Path) -> list[dict[str, float]]:
-    """Returns the rows of the history, of which there may be none yet."""
-
-    def read() -> list[dict[str, float]]:
-        if not path.exists():
-            return []
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = [*csv.reader(file)] or [COLUMNS]
-        if header != COLUMNS:
-            raise ValueError(f"its columns must be {', '.join(COLUMNS)}")
-        return [dict(zip(header, map(float, row), strict=True)) for row in rows]
-
-    return _load(path, read)
+def _parse_history(lines: list[bytes]) -> list[dict[str, float]]:
+    names, *rows = csv.reader(line.decode("utf-8") for line in lines or [HEADER])
+    if names != HEADER.decode().split(","):
+        raise ValueError(f"its columns must be {HEADER.decode()}")
+    if any(len(row) != len(names) for row in rows):
+        raise ValueError("each row must have as many values as the header")
+    return [dict(zip(names, map(float, row), strict=True)) for row in rows]
 
 
 class _ModelSaver(tf.keras.callbacks.Callback):
@@ -286,9 +282,10 @@ class _ModelSaver(tf.keras.callbacks.Callback):
         os.replace(partial, self.path)
 
 
-def _write_results(rule: DecayRule, run_dir: Path) -> None:
+def _write_results(
+    rule: DecayRule, rows: list[dict[str, float]], run_dir: Path
+) -> None:
     """Makes the plot of the rule, and the scalars of the history so far."""
-    rows = _read_history(run_dir / "history.csv")
     plotting.figure_of(rule).savefig(run_dir / "learning_rate.png", dpi=150)
     log_dir = run_dir / "tensorboard"
     shutil.rmtree(log_dir, ignore_errors=True)
@@ -298,6 +295,5 @@ def _write_results(rule: DecayRule, run_dir: Path) -> None:
             for row in rows:
                 for name in ("accuracy", "learning_rate", "loss"):
                     if prefix + name in row:
-                        value = row[prefix + name]
-                        step = int(row["epoch"])
+                        value, step = row[prefix + name], int(row["epoch"])
                         tf.summary.scalar(f"epoch_{name}", value, step=step)

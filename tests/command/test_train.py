@@ -172,13 +172,13 @@ def in_a_zip(name):
     return file.getvalue()
 
 
-UNFINISHED = "does not contain all 2 epochs that model.keras was trained for"
+UNFINISHED = "does not contain every epoch that model.keras was trained for (2)"
 FOREIGN = "does not contain a WarmupExponentialDecay"
 ILLEGAL = "(Argument `base_lr` must be a finite number > 0. Received: base_lr=-0.2)"
 TEXT = "(Argument `base_lr` must be a real number. Received: base_lr='x')"
 ENCODING = "can't decode byte 0xff in position"
 NUMBER = "(could not convert string to float: 'x.9')"
-COLUMNS = "(its columns must be epoch, accuracy, learning_rate, loss, val_accuracy, "
+COLUMNS = "(its columns must be epoch,accuracy,learning_rate,loss,val_accuracy,"
 # What is replaced, by what, and the reason that is given.
 DAMAGES = [
     ("model.keras", rb"(?s).{200}\Z", b"", "cannot be loaded"),
@@ -197,7 +197,12 @@ DAMAGES = [
     ("history.csv", b"(?s).*", b"", UNFINISHED),
     ("history.csv", b"val_loss", b"val_mse", COLUMNS),
     ("history.csv", b"\n1,[^,]*,", b"\n1,x.9,", NUMBER),
-    ("history.csv", b"\n1,[^,]*,", b"\n1,", "zip() argument 2 is shorter"),
+    (
+        "history.csv",
+        b"\n1,[^,]*,",
+        b"\n1,",
+        "(each row must have as many values as the header)",
+    ),
     ("history.csv", b"val_loss", b"val_\xff", ENCODING),
 ]
 
