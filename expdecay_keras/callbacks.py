@@ -432,7 +432,7 @@ class LearningRateTensorBoard(_RateCallback):
     Args:
         log_dir: String or PathLike, the directory for TensorBoard's event files.
         update_freq: Integer >= 1, the number of steps from one value to the next.
-            Default 1. On JAX, every value costs about as much as a training step.
+            Default 1. On JAX, training waits for each value: choose a large number.
 
     Raises:
         TypeError: An argument has the wrong type; or, when training begins, the model
