@@ -115,7 +115,7 @@ def learning_rate(optimizer: Any) -> float:
 
 
 def count_steps(optimizer: Any) -> int:
-    """Returns the steps that an optimizer, or else one that it wraps, has counted.
+    """Returns the step count of an optimizer or, if it is 0, of one that it wraps.
 
     This is the step that the optimizer gives its schedule next: under gradient
     accumulation it counts batches, whereas `optimizer.iterations` counts updates.

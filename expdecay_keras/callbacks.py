@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _logged_as(name: str) -> str:
-    """Returns what tells one of several optimizers from the others in a warning."""
+    """Returns text that identifies an optimizer in a warning if there are several."""
     return "" if name == "learning_rate" else f" logged as `{name}`"
 
 
@@ -71,7 +71,7 @@ class _RateCallback(tf.keras.callbacks.Callback):
         self._give_warnings()
 
     def _warn(self, topic: str, message: str) -> None:
-        """Keeps a warning, one per `fit` and topic, until no progress bar is open."""
+        """Holds back a warning, one per `fit` and topic, until no bar is open."""
         if topic not in self._topics:
             self._topics.add(topic)
             self._warnings.append(f"{type(self).__name__}: {message}")
@@ -208,11 +208,15 @@ class WarmupExponentialDecay(_RateCallback):
         self._set = {}
         for optimizer in _keras.optimizers(self.model).values():
             if not _keras.is_settable(optimizer):
+                schedule = _keras.schedule(optimizer)
+                reason = "it is a function, has `decay` or cannot be assigned"
+                if schedule is not None:
+                    reason = f"its schedule, {type(schedule).__name__}, sets it"
                 raise TypeError(
                     "WarmupExponentialDecay cannot set the learning rate of the "
-                    f"optimizer {type(optimizer).__name__}. Build the optimizer with a "
-                    "number instead of a schedule, a function or `decay`, or remove "
-                    "this callback and let a WarmupExponentialSchedule set the rate."
+                    f"optimizer {type(optimizer).__name__}: {reason}. Build the "
+                    "optimizer with a number, or remove this callback: a "
+                    "WarmupExponentialSchedule sets the rate by itself."
                 )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -254,11 +258,17 @@ class WarmupExponentialDecay(_RateCallback):
                 f"continue later with fit(initial_epoch={epochs}, epochs={n_epochs}).",
             )
         if epochs > n_epochs:
+            cure = "make the two equal"
+            if first_epoch > 0:  # in a run that has begun, the rate would jump
+                cure = (
+                    "decay from this rate to a new target, with "
+                    f"n_warmup_epochs={max(first_epoch, n_epochs)}"
+                )
             self._warn(
                 "epochs",
                 f"fit(epochs={epochs}) goes past n_epochs={n_epochs}: all further "
                 f"epochs train at target_lr={target_lr:.6g}. If that is not intended, "
-                "make the two equal.",
+                f"{cure}.",
             )
 
     def _check_unchanged(self) -> None:
@@ -289,15 +299,15 @@ class LearningRateLogger(_RateCallback):
 
     Warns, at most once per `fit`, optimizer and reason, if
 
-    - a `WarmupExponentialSchedule` is not at the step at which `fit` starts: with
-      `initial_epoch`, the first step of that epoch; otherwise, the first step of any
-      epoch before its last;
+    - the step of a `WarmupExponentialSchedule` does not match the start of `fit`: with
+      `initial_epoch`, it should be the first step of that epoch; without, the first
+      step of any epoch of the rule;
     - the number of steps in an epoch is not `steps_per_epoch`, so that the schedule
       drifts away from the epochs;
     - the optimizer has taken no steps by the end of the first epoch.
 
-    Of a schedule that counts in steps (`steps_per_epoch=1`), only its end is checked.
-    Under loss scaling, which skips steps, nothing is.
+    If a schedule counts in steps (`steps_per_epoch=1`), only whether it has ended is
+    checked. Under loss scaling, which skips steps, none of this is checked.
 
     Raises:
         TypeError: The model has no optimizer, or one without a `learning_rate` (raised

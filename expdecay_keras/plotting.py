@@ -56,7 +56,7 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: An argument has another type, or none is given.
+        TypeError: An argument has an unsupported type, or no argument is given.
         ValueError: A history or file contains no learning rate, or a line of a file
             does not match its header; the message names the line.
         OSError: A file cannot be read.

@@ -38,13 +38,13 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         model.load_weights("model.weights.h5")
 
     `fit(initial_epoch=...)` does not move the schedule of a fresh optimizer:
-    `LearningRateLogger` warns, and `WarmupExponentialDecay` is the better choice. Only
-    with SGD may the count be set instead:
+    `LearningRateLogger` warns, and `WarmupExponentialDecay` is the better choice. With
+    SGD only, the count can be set instead:
 
         optimizer.variables[0].assign(initial_epoch * steps_per_epoch)
 
-    (in float16, that of `optimizer.inner_optimizer`; under Keras 2, `iterations`). Adam
-    corrects its bias by this count, so its first steps would be several times too
+    (with loss scaling, on `optimizer.inner_optimizer`; under Keras 2, `iterations`).
+    Adam corrects its bias by this count, so its first steps would be several times too
     large. Keras 3 does not count steps that dynamic loss scaling skips, so a schedule
     lags behind. On TensorFlow, Keras 3 counts one extra step per epoch on a dataset of
     unknown length.
@@ -67,8 +67,9 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         steps_per_epoch: Integer from 1 to 2**31 - 1, the number of steps per epoch:
             the number of training batches, `len(dataset)` or
             `math.ceil(len(x) / batch_size)`, without the rows that `validation_split`
-            sets aside; also with `gradient_accumulation_steps`. If `train_step` updates
-            the weights several times per batch, the number of these updates.
+            sets aside. This also holds with `gradient_accumulation_steps`. If
+            `train_step` updates the weights several times per batch, it is the number
+            of these updates.
         staircase: bool, whether the rate is constant within an epoch. Default True.
         name: String, the name of the schedule's operations. Default
             "WarmupExponentialSchedule".

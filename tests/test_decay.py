@@ -8,7 +8,7 @@ import operator
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import RATES, Interrupt, build_model, decay, scalars, train
+from models import RATES, Interrupt, build_model, decay, planned, scalars, train
 from oracle import float32_rates
 from releases import (
     BACKEND,
@@ -258,36 +258,65 @@ def schedule():
     return tf.keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
 
 
-LEGACY = pytest.param("legacy.SGD", schedule, {}, marks=needs_legacy_optimizers)
-LEGACY_DECAY = pytest.param(
-    "legacy.SGD", lambda: 0.5, {"decay": 0.1}, marks=needs_legacy_optimizers
-)
-KERAS_3_FUNCTION = pytest.param(
-    "SGD",
-    lambda: lambda *step: 0.1,
-    {},
-    marks=pytest.mark.skipif(
-        not IS_KERAS_3, reason="Keras 2 calls the function only once"
-    ),
+NOT_A_NUMBER = "it is a function, has `decay` or cannot be assigned"
+needs_functions = pytest.mark.skipif(
+    not IS_KERAS_3, reason="Keras 2 calls the function only once"
 )
 
 
 @pytest.mark.parametrize(
-    "name, make_rate, options",
-    [("SGD", schedule, {}), KERAS_3_FUNCTION, LEGACY, LEGACY_DECAY],
-    ids=["schedule", "function", "legacy-schedule", "legacy-decay"],
+    "name, make_rate, options, reason",
+    [
+        pytest.param(
+            "SGD",
+            schedule,
+            {},
+            "its schedule, ExponentialDecay, sets it",
+            id="schedule",
+        ),
+        pytest.param(
+            "SGD",
+            planned,
+            {},
+            "its schedule, WarmupExponentialSchedule, sets it",
+            id="our-own",
+        ),
+        pytest.param(
+            "SGD",
+            lambda: lambda *step: 0.1,
+            {},
+            NOT_A_NUMBER,
+            id="function",
+            marks=needs_functions,
+        ),
+        pytest.param(
+            "legacy.SGD",
+            schedule,
+            {},
+            "its schedule, ExponentialDecay, sets it",
+            id="legacy-schedule",
+            marks=needs_legacy_optimizers,
+        ),
+        pytest.param(
+            "legacy.SGD",
+            lambda: 0.5,
+            {"decay": 0.1},
+            NOT_A_NUMBER,
+            id="legacy-decay",
+            marks=needs_legacy_optimizers,
+        ),
+    ],
 )
-def test_a_rate_that_cannot_be_set(name, make_rate, options):
+def test_a_rate_that_cannot_be_set(name, make_rate, options, reason):
     # tensorflow#36612, keras#14331: training died of an obscure error.
     make = operator.attrgetter(name)(tf.keras.optimizers)
     model = build_model(make(make_rate(), **options))
     with pytest.raises(TypeError) as raised:
         train(model, decay())
     assert str(raised.value) == (
-        "WarmupExponentialDecay cannot set the learning rate of the optimizer SGD. "
-        "Build the optimizer with a number instead of a schedule, a function or "
-        "`decay`, or remove this callback and let a WarmupExponentialSchedule set the "
-        "rate."
+        "WarmupExponentialDecay cannot set the learning rate of the optimizer SGD: "
+        f"{reason}. Build the optimizer with a number, or remove this callback: a "
+        "WarmupExponentialSchedule sets the rate by itself."
     )
 
 
@@ -298,5 +327,8 @@ def test_several_optimizers_one_of_which_has_a_schedule(position):
     pair = [optimizers.SGD(0.5), optimizers.Adam(schedule())]
     default, other = pair[position], pair[1 - position]
     chosen = optimizers.OptimizerMap(default, {".*bias": other})
-    with pytest.raises(TypeError, match="of the optimizer Adam. Build the optimizer"):
+    with pytest.raises(
+        TypeError,
+        match="of the optimizer Adam: its schedule, ExponentialDecay, sets it",
+    ):
         train(build_model(optimizers.MultiOptimizer(chosen)), decay())

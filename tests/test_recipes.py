@@ -205,7 +205,7 @@ DIFFERENT = [
         {},
         efficientnet,
         np.arange(500, 34_901) / 100,
-        "beginnings: up to 3 % lower",
+        "starts: up to 3 % lower",
     ),
     (
         "EfficientNet",

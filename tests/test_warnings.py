@@ -158,11 +158,18 @@ def stops(epochs):
     )
 
 
-def goes_past(epochs):
+def goes_past(epochs, cure="make the two equal"):
     return (
         f"WarmupExponentialDecay: fit(epochs={epochs}) goes past n_epochs=5: all "
-        "further epochs train at target_lr=0.0001. If that is not intended, make the "
-        "two equal."
+        "further epochs train at target_lr=0.0001. If that is not intended, "
+        f"{cure}."
+    )
+
+
+def decay_on(n_warmup_epochs):
+    """The cure that is followed in test_extending: a run that has begun."""
+    return (
+        f"decay from this rate to a new target, with n_warmup_epochs={n_warmup_epochs}"
     )
 
 
@@ -173,7 +180,8 @@ def goes_past(epochs):
         ({"epochs": 4}, [stops(4)]),
         ({"epochs": 3, "initial_epoch": 1}, []),
         ({"epochs": 6}, [goes_past(6)]),
-        ({"epochs": 7, "initial_epoch": 5}, [goes_past(7)]),
+        ({"epochs": 7, "initial_epoch": 4}, [goes_past(7, decay_on(5))]),
+        ({"epochs": 7, "initial_epoch": 6}, [goes_past(7, decay_on(6))]),
     ],
 )
 def test_other_numbers_of_epochs(options, messages):

@@ -56,9 +56,9 @@ def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
     it has been trained for is read from its optimizer, the history is cut to that
     number, and training resumes. In the end the history and the weights are equal to
     those of a run that was never stopped. The plot and the scalars for TensorBoard are
-    made from the rule and the history, when the run ends and also before it trains, so
-    that a history that cannot be read, or a path that TensorFlow does not accept, is
-    found before any time is spent. The directory is locked as long as this runs.
+    made when the run ends and once before training starts, so that a history that
+    cannot be read, or a path that TensorFlow does not accept, is found before any time
+    is spent. The directory is locked as long as this runs.
     """
     _check_packages()
     try:
