@@ -511,6 +511,15 @@ def test_keras_2_resumes_inside_an_epoch(tmp_path):
     assert messages == [drift(4, 2)]
 
 
+@pytest.mark.skipif(IS_KERAS_3, reason="this is Keras 3")
+def test_a_backup_of_keras_2_does_not_hide_a_fresh_optimizer(tmp_path):
+    backup = callbacks.BackupAndRestore(str(tmp_path), save_freq=2)
+    _, (message,) = warned(
+        train, scheduled(), LearningRateLogger(), backup, initial_epoch=2
+    )
+    assert message.endswith(state_cure(8))
+
+
 @needs_tensorflow
 @pytest.mark.parametrize("has_schedule", [False, True], ids=["callback", "schedule"])
 def test_steps_that_loss_scaling_skips(has_schedule):

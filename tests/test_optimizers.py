@@ -184,6 +184,13 @@ def test_the_schedule_of_a_wrapped_optimizer(tmp_path):
         train(model, decay())
 
 
+@wraps
+def test_a_wrapper_with_a_count_of_its_own():
+    model = build_model(Wrapper(SGD(planned())))
+    step_count(model.optimizer).assign(3)
+    assert train(model, LearningRateLogger()) == RATES
+
+
 @needs_legacy_optimizers
 @pytest.mark.parametrize("make", [decay, LearningRateLogger])
 def test_a_wrapped_legacy_optimizer(make):
@@ -281,6 +288,18 @@ def test_names_of_several_optimizers(names, logged):
     chosen = optimizers.OptimizerMap(default, {".*bias": other})
     rates = named_rates(build_model(optimizers.MultiOptimizer(chosen)), decay())
     assert rates == {f"learning_rate_{name}": RATES for name in logged}
+
+
+@needs_multi_optimizer
+@needs_tensorflow
+def test_optimizers_that_are_not_known_before_the_model_is_built():
+    model = tf.keras.Sequential([tf.keras.layers.Dense(2)])
+    chosen = SGD(0.5, name="one")
+    model.compile(tf.keras.optimizers.MultiOptimizer(lambda variable: chosen), "mse")
+    with pytest.raises(TypeError, match="no optimizer with a `learning_rate`"):
+        train(model, decay())
+    model.build((None, 3))
+    assert named_rates(model, decay()) == {"learning_rate_one": RATES}
 
 
 @needs_tensorflow

@@ -80,20 +80,20 @@ def test_several_steps_at_once(tmp_path):
 
 
 @needs_multi_optimizer
-def test_several_optimizers(tmp_path):
-    chosen = optimizers.OptimizerMap(
-        optimizers.SGD(0.5, name="a"), {".*bias": optimizers.SGD(0.25, name="b")}
-    )
+@pytest.mark.parametrize(
+    "update_freq, a_steps, b_steps", [(1, [0, 1], [1, 2]), (2, [0], [2])]
+)
+def test_several_optimizers(update_freq, a_steps, b_steps, tmp_path):
+    """Each at steps of its own."""
+    a, b = optimizers.SGD(0.5, name="a"), optimizers.SGD(0.25, name="b")
+    chosen = optimizers.OptimizerMap(a, {".*bias": b})
     model = build_model(optimizers.MultiOptimizer(chosen))
-    model.fit(
-        np.ones((16, 3)),
-        np.ones((16, 2)),
-        batch_size=8,
-        verbose=0,
-        callbacks=[LearningRateTensorBoard(tmp_path)],
-    )
-    assert scalars(tmp_path, "learning_rate_a") == [(0, 0.5), (1, 0.5)]
-    assert scalars(tmp_path, "learning_rate_b") == [(0, 0.25), (1, 0.25)]
+    step_count(b).assign(1)
+    writer = LearningRateTensorBoard(tmp_path, update_freq)
+    x, y = np.ones((16, 3)), np.ones((16, 2))
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=[writer])
+    assert scalars(tmp_path, "learning_rate_a") == [(step, 0.5) for step in a_steps]
+    assert scalars(tmp_path, "learning_rate_b") == [(step, 0.25) for step in b_steps]
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")

@@ -147,6 +147,13 @@ def test_an_optimizer_that_cannot_be_served(name, optimizer, received, tmp_path)
         made[name].on_train_begin()
 
 
+def test_a_model_that_was_never_compiled():
+    own = decay()
+    own.set_model(tf.keras.Sequential([tf.keras.layers.Dense(2)]))
+    with pytest.raises(TypeError, match="no optimizer with a `learning_rate`"):
+        own.on_train_begin()
+
+
 # Other numbers of epochs than the rule's
 
 
@@ -281,7 +288,28 @@ def test_hooks_without_train_begin_warn_too():
     assert messages == [changed(0.5, 0.125)]
 
 
-# Where a warning is given
+# When a warning is given
+
+
+def test_warnings_are_given_in_the_order_found():
+    model, own = build_model(), WarmupExponentialDecay(0.5, 0.25, 2)
+    own.set_model(model)
+    own.on_epoch_begin(0)
+    own.on_epoch_end(0)
+    model.optimizer.learning_rate = 0.125
+    _, messages = warned(own.on_train_end)
+    assert messages == [idle("WarmupExponentialDecay"), changed(0.5, 0.125)]
+
+
+def test_a_warning_of_an_interrupted_fit_is_not_given_in_the_next():
+    class InterruptEpochEnd(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    logger = LearningRateLogger()
+    with pytest.raises(KeyboardInterrupt):
+        train(scheduled(2), logger, InterruptEpochEnd())
+    assert train(scheduled(), logger) == RATES
 
 
 @pytest.mark.parametrize("epochs, told", [(1, [0]), (3, [0, 1, 1])])
@@ -330,7 +358,8 @@ def test_the_count_of_steps_set_back(order, make, own):
 
 
 @BY_BOTH
-def test_a_rollback_to_an_older_model(make, own):
+@BOTH_ORDERS
+def test_a_rollback_to_an_older_model(order, make, own):
     class Rollback(callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             if epoch == 0:
@@ -339,7 +368,7 @@ def test_a_rollback_to_an_older_model(make, own):
                 self.model.set_weights(self.kept)
                 step_count(self.model.optimizer).assign(4)
 
-    rates = train(make(), own(), Rollback())
+    rates = train(make(), *[own(), Rollback()][::order])
     assert rates == (RATES if own is decay else float32_rates(RULE, [0, 1, 2, 1, 2]))
 
 
