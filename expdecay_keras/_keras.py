@@ -63,11 +63,11 @@ def _name_each(several: Any) -> dict[str, Any]:
     """Returns optimizers keyed by their names, numbered where names are the same."""
     named: dict[str, Any] = {}
     for optimizer in several.values() if isinstance(several, dict) else several:
-        name = f"learning_rate_{optimizer.name}"
-        number = 0
+        own_name = getattr(optimizer, "name", type(optimizer).__name__)
+        name, number = f"learning_rate_{own_name}", 0
         while name in named:
             number += 1
-            name = f"learning_rate_{optimizer.name}_{number}"
+            name = f"learning_rate_{own_name}_{number}"
         named[name] = optimizer
     return named
 
@@ -125,6 +125,9 @@ def count_steps(optimizer: Any) -> int:
 
 
 def _own_count(optimizer: Any) -> int:
+    """Returns the steps that an optimizer has counted, or -1 if it does not count."""
+    if not hasattr(optimizer, "iterations"):
+        return -1
     if IS_KERAS_3:
         return int(_number(optimizer.variables[0]))
     return int(tf.keras.backend.get_value(optimizer.iterations))

@@ -121,6 +121,40 @@ def test_a_rate_that_cannot_be_set_can_be_logged(optimizer):
     assert rates in (RATES, [0.25] * 5)
 
 
+# None of Keras's own
+
+
+class Plain:
+    """Has a rate, and nothing else that Keras's optimizers have."""
+
+    def __init__(self, rate):
+        self.learning_rate = rate
+
+    def apply_gradients(self, pairs):
+        for gradient, weight in pairs:
+            weight.assign_sub(self.learning_rate * gradient)
+
+
+class TrainedByHand(tf.keras.Sequential):
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self(data[0]) - data[1]) ** 2)
+        weights = self.trainable_variables
+        gradients = tape.gradient(loss, weights)
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        return {"loss": loss}
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("make", [decay, LearningRateLogger])
+def test_an_object_with_a_rate(make):
+    model = TrainedByHand([tf.keras.Input((3,)), tf.keras.layers.Dense(2)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.optimizer = Plain(0.5)
+    rates = np.float32(train(model, make())).tolist()  # Keras 2 leaves it a float
+    assert rates == (RATES if make is decay else [0.5] * 5)
+
+
 # An optimizer that wraps another
 
 

@@ -214,7 +214,9 @@ def test_a_symbolic_step_of_keras_2(schedule):
 
 
 @needs_tensorflow
-@pytest.mark.filterwarnings("ignore")  # the converter's own
+@pytest.mark.filterwarnings(
+    r"ignore:\s*Warning. tf.lite.Interpreter is deprecated:UserWarning"
+)
 @pytest.mark.parametrize(
     "n_epochs, steps_per_epoch",
     [(3, 2), (4, 2), (7, 1), (2, 1), (3, 1), (6, 4)],
