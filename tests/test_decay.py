@@ -207,11 +207,13 @@ print(json.dumps(histories))
 # One callback in several fits
 
 
-def test_two_models_in_turn():
+def test_two_models_in_turn_and_one_compiled_again():
     """Nothing of the first model is left when the second one is trained."""
     own = decay()
     assert train(build_model(), own) == RATES
     other = build_model(tf.keras.optimizers.Adam(0.5))
+    assert train(other, own) == RATES
+    other.compile(tf.keras.optimizers.SGD(0.5), "mse")
     assert train(other, own) == RATES
 
 
@@ -219,13 +221,6 @@ def test_a_rate_set_between_two_fits_is_not_a_conflict():
     model, own = build_model(), decay()
     train(model, own)
     model.optimizer.learning_rate = 0.125
-    assert train(model, own) == RATES
-
-
-def test_a_model_compiled_again_between_two_fits():
-    model, own = build_model(), decay()
-    assert train(model, own) == RATES
-    model.compile(tf.keras.optimizers.Adam(0.5), "mse")
     assert train(model, own) == RATES
 
 

@@ -1,6 +1,5 @@
 """What the README and the docstrings show is what happens."""
 
-import dataclasses
 import doctest
 import importlib
 import re
@@ -16,8 +15,6 @@ from test_distribution import free_addresses
 
 from expdecay_keras import (
     DecayRule,
-    LearningRateLogger,
-    WarmupExponentialSchedule,
     plot_learning_rate,
 )
 from expdecay_keras.command import main
@@ -96,25 +93,6 @@ def test_resuming_blocks_train_at_the_rates_of_the_rule(
     (first_line,) = [line for line in states[1] if line.startswith(block)]
     rates = states[1][first_line]["rates"][source]
     assert rates == float32_rates(rule, epochs)
-
-
-def test_a_schedule_decides_later_with_the_numbers_of_the_callback(states):
-    names = states[1]["hold = WarmupExponentialDecay("]
-    e, d, x, y = (names[name] for name in "edxy")
-    hold, decay = (
-        WarmupExponentialSchedule(*dataclasses.astuple(rule), steps_per_epoch=8)
-        for rule in (names["hold"].rule, names["decay"].rule)
-    )
-    model = tf.keras.models.clone_model(names["model"])
-    model.compile(tf.keras.optimizers.Adam(hold), "mse")
-    options = {"callbacks": [LearningRateLogger()], "verbose": 0}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", module="expdecay_keras")
-        model.fit(x, y, epochs=e, **options)
-        model.optimizer.learning_rate = decay
-        model.compile(model.optimizer, "mse")
-        history = model.fit(x, y, initial_epoch=e, epochs=e + d, **options).history
-    assert history["learning_rate"] == float32_rates(decay.rule, range(e, e + d))
 
 
 def test_the_learning_rates_in_the_text():
