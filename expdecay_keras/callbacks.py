@@ -516,15 +516,11 @@ class LearningRateTensorBoard(_RateCallback):
                 self._write(name, rate, step)
         self._begun = {}
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        super().on_epoch_end(epoch, logs)
-        if self._writer is not None:
-            self._writer.flush()
-
     def _write(self, name: str, rate: float, step: int) -> None:
         # TensorBoard reads the files of one second in any order, so there is one file.
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self.log_dir)
-        # Keras's `TensorBoard(update_freq=n)` restricts what may be recorded.
+        # Keras's `TensorBoard(update_freq=n)` restricts what may be recorded. Leaving
+        # the context flushes the file.
         with self._writer.as_default(), tf.summary.record_if(True):
             tf.summary.scalar(name, rate, step=step)

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,10 +18,6 @@ from expdecay_keras.rule import DecayRule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-MARGINS = (0.2, 0.15)  # in x and y: room for the labels inside new Axes
-LOG_IT = "List WarmupExponentialDecay or LearningRateLogger before CSVLogger"
 
 
 class _Curve(NamedTuple):
@@ -74,13 +71,14 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     longest = max(len(curve.label) for curve in curves)
     n_columns = max(1, 72 // (longest + 8))
     if ax is None:
-        _check_matplotlib()
+        if importlib.util.find_spec("matplotlib") is None:
+            raise ImportError("A plot needs matplotlib: pip install matplotlib")
         from matplotlib import pyplot
 
         n_rows = (len(curves) + 2) / n_columns  # with warm-up and hold
         height = max(4.0, 1.3 + 0.38 * n_rows)  # at least half of it for the curves
         _, ax = pyplot.subplots(figsize=(6, height), layout="constrained")
-        ax.margins(*MARGINS)
+        ax.margins(0.2, 0.15)  # room for the labels
     ax.set_yscale("log")
     for curve in curves:
         _draw(curve, ax, has_labels=len(curves) <= 4)
@@ -102,19 +100,18 @@ def _curves(sources: tuple[Any, ...]) -> Iterator[_Curve]:
     """Yields the curves to draw for all arguments."""
     history_types = (tf.keras.callbacks.History, dict)
     n_histories = sum(isinstance(source, history_types) for source in sources)
-    paths = {os.fspath(s) for s in sources if isinstance(s, (str, os.PathLike))}
-    file_names = [os.path.basename(path) for path in paths]
     number = 0
     for source in sources:
         if isinstance(source, (str, os.PathLike)):
-            name = os.path.basename(os.fspath(source))
-            if file_names.count(name) > 1:
-                name = os.fspath(source)
+            name = "/".join(Path(source).parts[-2:])
             yield from _logged_curves(f"history {name}", _read_csv(source))
         elif isinstance(source, history_types):
             number += 1
             label = f"history {number}" if n_histories > 1 else "history"
-            yield from _logged_curves(label, _columns(source))
+            columns: Any = source
+            if not isinstance(source, dict):
+                columns = {**source.history, "epoch": getattr(source, "epoch", [])}
+            yield from _logged_curves(label, columns)
         else:
             yield _rule_curve(source)
 
@@ -144,48 +141,39 @@ def _rule_curve(source: Any) -> _Curve:
     return _Curve(label, epochs, rule.rates(epochs), rule=rule)
 
 
-def _columns(source: Any) -> dict[str, Any]:
-    """Returns the columns of a history, or of its dictionary, which has no epochs."""
-    if isinstance(source, dict):
-        return source
-    return {**source.history, "epoch": getattr(source, "epoch", [])}
-
-
 def _read_csv(path: str | os.PathLike[str]) -> dict[str, list[float]]:
     """Returns the columns to draw from a file that CSVLogger wrote, or is writing."""
     path = os.fspath(path)
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         text = file.read()
-    header_line = text.partition("\n")[0]
+    header_line = text.partition("\n")[0].strip()
     separator = max(",;\t", key=header_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    try:
-        rows = [(reader.line_num, row) for row in reader if row]
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-    header = rows[0][1] if rows else []
+    header = next(reader, [])
     names = ["epoch", *(_rate_names(header) or ["learning_rate"])]
     for name in names:
         if name not in header:
-            cure = "" if name == "epoch" else f". {LOG_IT}"
             raise ValueError(
-                f"{path} has no column `{name}`; its header is "
-                f"{header_line.strip()!r}{cure}"
+                f"{path} has no column `{name}`; its header is {header_line!r}. "
+                "CSVLogger writes `epoch` and `learning_rate` if it is listed after "
+                "WarmupExponentialDecay or LearningRateLogger"
             )
-    if not text.endswith(("\n", "\r")) and len(rows[-1][1]) < len(header):
+    rows = [(reader.line_num, row) for row in reader if row]
+    if rows and not text.endswith(("\n", "\r")) and len(rows[-1][1]) < len(header):
         del rows[-1]  # half written
     columns: dict[str, list[float]] = {name: [] for name in names}
-    for number, row in rows[1:]:
+    for number, row in rows:
+        where = f"{path}, line {number}"
         if len(row) != len(header):
             raise ValueError(
-                f"{path}, line {number} must have {len(header)} values, like the "
-                f"header. Received: {len(row)}"
+                f"{where} must have {len(header)} values, like the header. "
+                f"Received: {len(row)}"
             )
         for name, column in columns.items():
             try:
                 column.append(_number(row[header.index(name)]))
             except ValueError as error:
-                raise ValueError(f"{path}, line {number}, {name}: {error}") from error
+                raise ValueError(f"{where}, {name}: {error}") from error
     return columns
 
 
@@ -276,20 +264,3 @@ def _use_whole_epochs(ax: Axes) -> None:
     locator = ax.xaxis.get_major_locator()
     if isinstance(locator, MaxNLocator):
         locator.set_params(integer=True)
-
-
-def figure_of(rule: DecayRule) -> Figure:
-    """Returns the plot of a rule, in a figure that opens no window."""
-    _check_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    ax = figure.subplots()
-    ax.margins(*MARGINS)
-    plot_learning_rate(rule, ax=ax)
-    return figure
-
-
-def _check_matplotlib() -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("A plot needs matplotlib: pip install matplotlib")

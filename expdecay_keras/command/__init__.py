@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from expdecay_keras import __version__
 from expdecay_keras.command.preview import preview
-from expdecay_keras.command.train import DEFAULT_RULE, RunError, option_of, train
+from expdecay_keras.command.train import DEFAULT_RULE, option_of, train
 from expdecay_keras.rule import DecayRule
 
 RATE: dict[str, Any] = {"type": float, "metavar": "RATE"}
@@ -41,16 +41,13 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        message = "\nInterrupted."
-        if command == "train":
-            without = " without --overwrite" if options["overwrite"] else ""
-            message += (
-                f" Run the same command{without} to resume after the last complete "
-                "epoch."
-            )
-        print(message, file=sys.stderr)
+        print(
+            "\nInterrupted. To resume after the last complete epoch, run `train` again "
+            "without --overwrite.",
+            file=sys.stderr,
+        )
         return 130
-    except (ImportError, OSError, RunError, ValueError, tf.errors.OpError) as error:
+    except (ImportError, OSError, ValueError, tf.errors.OpError) as error:
         if isinstance(error, BrokenPipeError):
             # Python must not write to the closed pipe again when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,17 +6,18 @@ import math
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from expdecay_keras import plotting
+from expdecay_keras.plotting import plot_learning_rate
 from expdecay_keras.rule import DecayRule
 
 
 def preview(rule: DecayRule, format: str, plot: Path | None) -> None:
     """Saves a plot of the rule if a file is given, and prints the rates."""
     if plot is not None:
-        plotting.figure_of(rule).savefig(plot, dpi=150)
+        save_plot(rule, plot)
     if format == "table":
         is_utf8 = str(sys.stdout.encoding).lower() in ("utf-8", "utf8")
         width = shutil.get_terminal_size().columns
@@ -30,6 +31,12 @@ def preview(rule: DecayRule, format: str, plot: Path | None) -> None:
     else:
         rates = [{"epoch": i, "learning_rate": rate} for i, rate in rows]
         print(json.dumps(rates, indent=1))
+
+
+def save_plot(rule: DecayRule, path: Path) -> None:
+    """Saves a plot in the format that the name of the file ends with."""
+    figure: Any = plot_learning_rate(rule).figure
+    figure.savefig(path, dpi=150)
 
 
 def text_chart(rule: DecayRule, width: int, block: str) -> str:

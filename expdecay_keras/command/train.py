@@ -9,22 +9,23 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from expdecay_keras import _keras, plotting
+from expdecay_keras import _keras
 from expdecay_keras.callbacks import WarmupExponentialDecay
+from expdecay_keras.command.preview import save_plot
 from expdecay_keras.rule import DecayRule
 
 DEFAULT_RULE = DecayRule(0.2, 0.01, 20, n_warmup_epochs=2, warmup_start_lr=0.01)
 N_ROWS, N_TEST_ROWS = 1797, 360
 BATCH_SIZE = 32
 STEPS_PER_EPOCH = math.ceil((N_ROWS - N_TEST_ROWS) / BATCH_SIZE)
-HEADER = b"epoch,accuracy,learning_rate,loss,val_accuracy,val_loss"  # of history.csv
+METRICS = ("accuracy", "learning_rate", "loss", "val_accuracy", "val_loss")
 RESULTS = (
     "callback.json",
     "model.keras",
@@ -32,11 +33,6 @@ RESULTS = (
     "learning_rate.png",
     "tensorboard",
 )
-FROM_SCRATCH = "Pass --overwrite to start from scratch"
-
-
-class RunError(Exception):
-    """A run cannot start, resume or finish for a reason that the user can fix."""
 
 
 def option_of(name: str) -> str:
@@ -49,25 +45,17 @@ def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
 
     A run may be stopped at any moment, by `kill` as well as by Ctrl-C or a full disk,
     and every start is a recovery. `callback.json`, written first, records the rule of
-    the run. When an epoch ends, its row is written to `history.csv`; then the model,
-    with its optimizer, is saved to another file, which replaces `model.keras` in one
-    step. So `model.keras` is always the state after a whole epoch, and `history.csv`
-    has at most one row more. On every start the model is loaded, the number of epochs
-    it has been trained for is read from its optimizer, the history is cut to that
-    number, and training resumes. In the end the history and the weights are equal to
-    those of a run that was never stopped. The plot and the scalars for TensorBoard are
-    made when the run ends and once before training starts, so that a history that
-    cannot be read, or a path that TensorFlow does not accept, is found before any time
-    is spent. The directory is locked as long as this runs.
+    the run. When an epoch ends, its row is added to `history.csv`, then the model is
+    saved with its optimizer. Each file is written under another name and replaces the
+    old one in one step. So `model.keras` is always the state after a whole epoch, and
+    `history.csv` has at most one row more. On every start the model is loaded, the
+    number of epochs it has been trained for is read from its optimizer, the history is
+    cut to that number, and training resumes. In the end the history and the weights are
+    equal to those of a run that was never stopped. The directory is locked as long as
+    this runs.
     """
     _check_packages()
-    try:
-        str(run_dir).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RunError(
-            "TensorFlow accepts only paths in UTF-8. Received: --run-dir "
-            f"{str(run_dir)!r}"
-        ) from error
+    str(run_dir).encode("utf-8")  # an error if it cannot be: TensorFlow needs this
     if _keras.BACKEND == "tensorflow":
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(0)
@@ -78,18 +66,20 @@ def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
         decay = _load_callback(run_dir, rule)
         model = _load_model(run_dir / "model.keras")
         n_epochs_done = _keras.count_steps(model.optimizer) // STEPS_PER_EPOCH
-        rows = _read_history(run_dir / "history.csv", n_epochs_done)
-        _write_results(rule, rows, run_dir)
+        history = _load_history(run_dir / "history.csv", n_epochs_done)
+        # Written before training, too: whatever prevents this is found at once.
+        save_plot(rule, run_dir / "learning_rate.png")
+        _write_history(history, run_dir / "history.csv")
+        _write_scalars(history, run_dir / "tensorboard")
         if n_epochs_done == rule.n_epochs:
             print(f"{run_dir} already contains the finished run.")
             print("Pass --overwrite to train again.")
         else:
-            _fit(model, decay, n_epochs_done, run_dir)
-            rows = _read_history(run_dir / "history.csv", rule.n_epochs)
-            _write_results(rule, rows, run_dir)
+            _fit(model, decay, history, run_dir)
+            _write_scalars(history, run_dir / "tensorboard")
     print(
-        f"Test accuracy: {rows[-1]['val_accuracy']:.3f}, test loss: "
-        f"{rows[-1]['val_loss']:.3f} (on the last {N_TEST_ROWS} digits, which are "
+        f"Test accuracy: {history[-1]['val_accuracy']:.3f}, test loss: "
+        f"{history[-1]['val_loss']:.3f} (on the last {N_TEST_ROWS} digits, which are "
         "harder than the shuffled ones of the README's comparison)"
     )
     print("Results:")
@@ -107,7 +97,7 @@ def _lock(run_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(
+            raise ValueError(
                 f"another process is training in {run_dir}. Wait until it ends, or "
                 "choose another --run-dir"
             ) from error
@@ -117,32 +107,49 @@ def _lock(run_dir: Path) -> Iterator[None]:
 
 
 def _fit(
-    model: Any, decay: WarmupExponentialDecay, n_epochs_done: int, run_dir: Path
+    model: Any,
+    decay: WarmupExponentialDecay,
+    history: list[dict[str, float]],
+    run_dir: Path,
 ) -> None:
     x_train, y_train, x_test, y_test = _load_data()
-    logger: Any = tf.keras.callbacks.CSVLogger(
-        str(run_dir / "history.csv"), append=True
+    model.fit(
+        x_train,
+        y_train,
+        batch_size=BATCH_SIZE,
+        initial_epoch=len(history),
+        epochs=decay.rule.n_epochs,
+        shuffle=False,
+        validation_data=(x_test, y_test),
+        verbose=1 if sys.stdout.isatty() else 2,
+        callbacks=[decay, _Saver(history, run_dir)],
     )
-    try:
-        model.fit(
-            x_train,
-            y_train,
-            batch_size=BATCH_SIZE,
-            initial_epoch=n_epochs_done,
-            epochs=decay.rule.n_epochs,
-            shuffle=False,
-            validation_data=(x_test, y_test),
-            verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[decay, logger, _ModelSaver(run_dir / "model.keras")],
+
+
+class _Saver(tf.keras.callbacks.Callback):
+    """Saves the history, then the model with its optimizer, after each epoch."""
+
+    def __init__(self, history: list[dict[str, float]], run_dir: Path) -> None:
+        super().__init__()
+        self.history, self.run_dir = history, run_dir
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.history.append({name: float(logs[name]) for name in METRICS})
+        _write_history(self.history, self.run_dir / "history.csv")
+        # TensorFlow 2.12 would otherwise write HDF5.
+        options: dict[str, Any] = (
+            {} if _keras.IS_KERAS_3 else {"save_format": "keras_v3"}
         )
-    except (OSError, tf.errors.OpError):
-        # On a full disk, closing the file fails as well. If left to do it, Python
-        # would print a second error.
-        with contextlib.suppress(OSError, tf.errors.OpError):
-            file = getattr(logger, "csv_file", None)
-            if file is not None:  # it was opened
-                file.close()
-        raise
+        with _replacement(self.run_dir / "model.keras") as partial:
+            self.model.save(partial, **options)
+
+
+@contextlib.contextmanager
+def _replacement(path: Path) -> Iterator[Path]:
+    """Gives another path to write to; the whole file then replaces that at `path`."""
+    partial = path.with_stem("partial")
+    yield partial
+    os.replace(partial, path)
 
 
 def _check_packages() -> None:
@@ -174,26 +181,19 @@ def _start_run(run_dir: Path, rule: DecayRule) -> None:
     path, model = run_dir / "callback.json", run_dir / "model.keras"
     for name in RESULTS:
         if not path.exists() and (run_dir / name).exists():
-            raise RunError(
+            raise ValueError(
                 f"{run_dir / name} does not belong to a run of this command. Choose "
                 "another --run-dir"
             )
     model.unlink(missing_ok=True)  # before the rule changes: two runs must not mix
     decay = WarmupExponentialDecay(**dataclasses.asdict(rule))
-    partial = run_dir / "partial.json"
-    partial.write_text(json.dumps(tf.keras.utils.serialize_keras_object(decay)))
-    os.replace(partial, path)
+    with _replacement(path) as partial:
+        partial.write_text(json.dumps(tf.keras.utils.serialize_keras_object(decay)))
 
 
 def _load_callback(run_dir: Path, rule: DecayRule) -> WarmupExponentialDecay:
     """Returns the callback of the run in the directory; its rule must be `rule`."""
-    path = run_dir / "callback.json"
-    deserialize = tf.keras.utils.deserialize_keras_object
-    decay = _load(path, lambda: deserialize(json.loads(path.read_text())))
-    if not isinstance(decay, WarmupExponentialDecay):
-        raise RunError(
-            f"{path} does not contain a WarmupExponentialDecay. {FROM_SCRATCH}"
-        )
+    decay = _load(run_dir / "callback.json", _read_callback)
     found, wanted = dataclasses.asdict(decay.rule), dataclasses.asdict(rule)
     if found != wanted:
         options = " ".join(
@@ -201,29 +201,39 @@ def _load_callback(run_dir: Path, rule: DecayRule) -> WarmupExponentialDecay:
             for name, value in found.items()
             if value not in (None, wanted[name])
         )
-        raise RunError(
+        raise ValueError(
             f"{run_dir} contains a run with other options: {options}. Choose another "
             "--run-dir, or pass --overwrite to discard that run"
         )
     return decay
 
 
-def _load(path: Path, load: Any) -> Any:
-    """Returns what a function loads from a file; a failure becomes a RunError."""
-    try:
-        return load()
-    except Exception as error:  # a loader may raise anything, depending on the file
-        # Keras 3 puts the cause behind the whole config.
-        text = str(error).rpartition("Exception encountered: ")[2]
-        reason = (text.strip() or type(error).__name__).splitlines()[0]
-        raise RunError(f"{path} cannot be loaded ({reason}). {FROM_SCRATCH}") from error
+def _read_callback(path: Path) -> WarmupExponentialDecay:
+    decay = tf.keras.utils.deserialize_keras_object(json.loads(path.read_text()))
+    if not isinstance(decay, WarmupExponentialDecay):
+        raise TypeError("it does not contain a WarmupExponentialDecay")
+    return decay
 
 
 def _load_model(path: Path) -> Any:
     """Returns the saved model, or a new one if there is none."""
     if path.exists():
-        return _load(path, lambda: tf.keras.models.load_model(path))
+        return _load(path, tf.keras.models.load_model)
     return build_model()
+
+
+def _load(path: Path, read: Callable[[Path], Any]) -> Any:
+    """Returns what a function reads from a file; names the file if it fails."""
+    try:
+        return read(path)
+    except Exception as error:  # a loader may raise anything, depending on the file
+        # Keras 3 puts the cause behind the whole config.
+        cause = str(error).rpartition("Exception encountered: ")[2].strip()
+        reason = f"{type(error).__name__}: {cause}".splitlines()[0]
+        raise ValueError(
+            f"{path} cannot be loaded ({reason}). Pass --overwrite to start from "
+            "scratch"
+        ) from error
 
 
 def build_model() -> Any:
@@ -240,60 +250,40 @@ def build_model() -> Any:
     return model
 
 
+def _load_history(path: Path, n_epochs: int) -> list[dict[str, float]]:
+    """Returns the metrics of the epochs that the model was trained for."""
+    if n_epochs == 0:
+        return []
+    return _load(path, lambda path: _read_history(path, n_epochs))
+
+
 def _read_history(path: Path, n_epochs: int) -> list[dict[str, float]]:
-    """Returns the rows of the first epochs, and cuts the file off after them."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    kept = lines[: n_epochs + 1] if n_epochs else []
-    epochs = [line.split(b",")[0] for line in kept[1:] if line.endswith(b"\n")]
-    if epochs != [b"%d" % epoch for epoch in range(n_epochs)]:
-        raise RunError(
-            f"{path} does not contain every epoch that model.keras was trained for "
-            f"({n_epochs}). {FROM_SCRATCH}"
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))[:n_epochs]
+    if [row["epoch"] for row in rows] != [str(epoch) for epoch in range(n_epochs)]:
+        raise ValueError(
+            f"it does not contain all {n_epochs} epochs that model.keras was trained "
+            "for"
         )
-    rows = _load(path, lambda: _parse_history(kept))
-    if lines:
-        os.truncate(path, sum(map(len, kept)))
-    return rows
+    return [{name: float(row[name]) for name in METRICS} for row in rows]
 
 
-def _parse_history(lines: list[bytes]) -> list[dict[str, float]]:
-    names, *rows = csv.reader(line.decode("utf-8") for line in lines or [HEADER])
-    if names != HEADER.decode().split(","):
-        raise ValueError(f"its columns must be {HEADER.decode()}")
-    if any(len(row) != len(names) for row in rows):
-        raise ValueError("each row must have as many values as the header")
-    return [dict(zip(names, map(float, row), strict=True)) for row in rows]
+def _write_history(history: list[dict[str, float]], path: Path) -> None:
+    """Writes a file as CSVLogger does."""
+    rows = [{"epoch": epoch, **metrics} for epoch, metrics in enumerate(history)]
+    with _replacement(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", *METRICS])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
-class _ModelSaver(tf.keras.callbacks.Callback):
-    """Saves the model with its optimizer after each epoch, completely or not at all."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        partial = self.path.with_name("partial.keras")
-        # TensorFlow 2.12 would otherwise write HDF5.
-        options: dict[str, Any] = (
-            {} if _keras.IS_KERAS_3 else {"save_format": "keras_v3"}
-        )
-        self.model.save(partial, **options)
-        os.replace(partial, self.path)
-
-
-def _write_results(
-    rule: DecayRule, rows: list[dict[str, float]], run_dir: Path
-) -> None:
-    """Makes the plot of the rule, and the scalars of the history so far."""
-    plotting.figure_of(rule).savefig(run_dir / "learning_rate.png", dpi=150)
-    log_dir = run_dir / "tensorboard"
+def _write_scalars(history: list[dict[str, float]], log_dir: Path) -> None:
+    """Writes curves for TensorBoard as Keras's own callback does."""
     shutil.rmtree(log_dir, ignore_errors=True)
     for part, prefix in [("train", ""), ("validation", "val_")]:
-        # As Keras's own callback would have written them.
         with tf.summary.create_file_writer(str(log_dir / part)).as_default():
-            for row in rows:
+            for epoch, metrics in enumerate(history):
                 for name in ("accuracy", "learning_rate", "loss"):
-                    if prefix + name in row:
-                        value, step = row[prefix + name], int(row["epoch"])
-                        tf.summary.scalar(f"epoch_{name}", value, step=step)
+                    if prefix + name in metrics:
+                        value = metrics[prefix + name]
+                        tf.summary.scalar(f"epoch_{name}", value, step=epoch)
