@@ -17,7 +17,6 @@ import wandb
 from oracle import float32_rates
 from recipes import recipe_rows
 from scikeras import wrappers
-from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 from wandb.integration.keras import WandbMetricsLogger
@@ -59,13 +58,10 @@ by_both = pytest.mark.parametrize(
 
 
 def test_keras_tuner_hands_every_trial_a_callback_of_its_own(tmp_path):
-    def build_tried(parameters):
-        parameters.Float("base_lr", 0.01, 0.1)
-        return build()
-
     class Tried(keras_tuner.HyperModel):
         def build(self, parameters):
-            return build_tried(parameters)
+            parameters.Float("base_lr", 0.01, 0.1)
+            return build()
 
         def fit(self, parameters, model, *data, callbacks, **options):
             own = decay(parameters.get("base_lr"))
@@ -81,16 +77,14 @@ def test_keras_tuner_hands_every_trial_a_callback_of_its_own(tmp_path):
     for trial in trials:  # the rate of the best epoch, the last
         stored = trial.metrics.get_history("learning_rate")
         assert [(seen.value, seen.step) for seen in stored] == [([RATES[4]], 4)]
-    # A callback that is copied for each trial keeps its config.
-    tuner = keras_tuner.RandomSearch(build_tried, project_name="copied", **options)
-    tuner.search(X, Y, callbacks=[decay()], **FIT)
-    for trial in tuner.oracle.get_best_trials(2):
-        assert trial.metrics.get_history("learning_rate")[0].value == [RATES[4]]
 
 
 def test_scikeras_clones_the_callback():
     classifier = wrappers.KerasClassifier(model=build, callbacks=[decay()], **FIT)
-    assert clone(classifier).fit(X, Y).history_["learning_rate"] == RATES
+    searched = GridSearchCV(
+        classifier, {"optimizer__momentum": [0.0, 0.5]}, cv=2, error_score="raise"
+    )
+    assert searched.fit(X, Y).best_estimator_.history_["learning_rate"] == RATES
     routed = wrappers.KerasClassifier(
         model=build,
         callbacks=WarmupExponentialDecay,
@@ -102,10 +96,6 @@ def test_scikeras_clones_the_callback():
     )
     rates = routed.fit(X, Y).history_["learning_rate"]
     assert rates == float32_rates(decay(0.5).rule, range(5))
-    searched = GridSearchCV(
-        classifier, {"optimizer__momentum": [0.0, 0.5]}, cv=2, error_score="raise"
-    )
-    assert searched.fit(X, Y).best_estimator_.history_["learning_rate"] == RATES
 
 
 @by_both
@@ -146,35 +136,29 @@ def test_optuna_prunes_and_keeps_the_rates(tmp_path):
         assert sorted(trial.intermediate_values) == list(range(5))
 
 
-def wandb_rates(tmp_path, monkeypatch, model, *callbacks):
-    """The rates in the summary of an offline run after each epoch."""
+@pytest.mark.parametrize(
+    "make, callbacks, expected",
+    [
+        (build, [decay, WandbMetricsLogger], RATES),
+        # It asks the schedule after the epoch.
+        (planned, [LearningRateLogger, WandbMetricsLogger], [*RATES[1:], RATES[4]]),
+        (planned, [WandbMetricsLogger, LearningRateLogger], [*RATES[1:], RATES[4]]),
+    ],
+)
+def test_wandb_and_the_next_epochs_rate_of_a_schedule(
+    make, callbacks, expected, tmp_path, monkeypatch
+):
     monkeypatch.setenv("WANDB_SILENT", "true")
-    stored = []
+    model, stored = make(), []
 
     def read(epoch, logs):
         stored.append(run.summary["epoch/learning_rate"])
 
+    reader = tf.keras.callbacks.LambdaCallback(on_epoch_end=read)
     with wandb.init(dir=str(tmp_path), mode="offline") as run:
-        metrics, reader = (
-            WandbMetricsLogger(),
-            tf.keras.callbacks.LambdaCallback(on_epoch_end=read),
-        )
-        listed = [metrics if callback is None else callback for callback in callbacks]
-        model.fit(X, Y, callbacks=[*listed, reader], **FIT)
-    return stored
-
-
-def test_wandb(tmp_path, monkeypatch):
-    assert wandb_rates(tmp_path, monkeypatch, build(), decay(), None) == RATES
-
-
-@pytest.mark.parametrize("first", [True, False], ids=["logger-first", "logger-last"])
-def test_wandb_stores_the_next_epochs_rate_of_a_schedule(first, tmp_path, monkeypatch):
-    """In either order: WandbMetricsLogger asks the schedule after the epoch."""
-    listed = [LearningRateLogger(), None] if first else [None, LearningRateLogger()]
-    model = planned()
-    stored = wandb_rates(tmp_path, monkeypatch, model, *listed)
-    assert stored == [*RATES[1:], RATES[4]]
+        made = [callback() for callback in callbacks]
+        model.fit(X, Y, callbacks=[*made, reader], **FIT)
+    assert stored == expected
     assert model.history.history["learning_rate"] == RATES
 
 
@@ -189,20 +173,6 @@ def test_dvclive(make, callback, tmp_path, monkeypatch):
     assert [float(row["learning_rate"]) for row in rows] == RATES
     metrics = json.loads((tmp_path / "live" / "metrics.json").read_text())
     assert metrics["train"]["learning_rate"] == RATES[4]
-
-
-def test_a_callback_that_stands_before_ours_finds_no_rate(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    live = dvclive.Live("live", dvcyaml=None, save_dvc_exp=False)
-    build().fit(
-        X, Y, callbacks=[dvclive.keras.DVCLiveCallback(live=live), decay()], **FIT
-    )
-    assert not (
-        tmp_path / "live" / "plots" / "metrics" / "train" / "learning_rate.tsv"
-    ).exists()
-    assert np.isfinite(
-        json.loads((tmp_path / "live" / "metrics.json").read_text())["train"]["loss"]
-    )
 
 
 RAY = """

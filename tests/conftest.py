@@ -2,11 +2,9 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, settings
-from models import build_model
 from processes import Process
 
 settings.register_profile(
@@ -16,30 +14,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")
-
-
-@pytest.fixture
-def model():
-    return build_model()
-
-
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(16, 3)), rng.normal(size=(16, 2))
-    return x.astype("float32"), y.astype("float32")
-
-
-@pytest.fixture
-def fit(data):
-    """Trains without output, the rows in order; returns the history's dictionary."""
-
-    def run(model, callbacks, epochs, **options):
-        options = {"verbose": 0, "shuffle": False, **options}
-        history = model.fit(*data, epochs=epochs, callbacks=callbacks, **options)
-        return history.history
-
-    return run
 
 
 @pytest.fixture
@@ -68,18 +42,16 @@ def mixed_float16():
 
 
 @pytest.fixture
-def start(tmp_path_factory):
+def start(tmp_path_factory, request):
     """Starts a script in a fresh process, which does not outlive the test."""
-    processes = []
 
     def start(script, *argv, **options):
         folder = tmp_path_factory.mktemp("process")
-        processes.append(Process(folder, script, *argv, **options))
-        return processes[-1]
+        process = Process(folder, script, *argv, **options)
+        request.addfinalizer(process.kill)
+        return process
 
-    yield start
-    for process in processes:
-        process.kill()
+    return start
 
 
 @pytest.fixture

@@ -40,10 +40,58 @@ def scheduled(steps_per_epoch=4, optimizer=tf.keras.optimizers.SGD, **options):
     return build_model(optimizer(planned(steps_per_epoch), **options))
 
 
+def multiple(default, of_biases):
+    """A model whose MultiOptimizer has an optimizer for the kernel and for the bias."""
+    optimizers = tf.keras.optimizers
+    chosen = optimizers.OptimizerMap(default, {".*bias": of_biases})
+    return build_model(optimizers.MultiOptimizer(chosen))
+
+
+class TrainedByHand(tf.keras.Sequential):
+    """Takes several steps per batch, or trains with an optimizer of its own."""
+
+    def train_step(self, data):
+        for _ in range(self.n_steps):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((self(data[0]) - data[1]) ** 2)
+            weights = self.trainable_variables
+            gradients = tape.gradient(loss, weights)
+            optimizer = self.own or self.optimizer
+            optimizer.apply_gradients(list(zip(gradients, weights, strict=True)))
+        return {"loss": loss}
+
+
+def trained_by_hand(optimizer="sgd", own=None, n_steps=1, **compiled):
+    model = TrainedByHand([tf.keras.Input((3,)), tf.keras.layers.Dense(2)])
+    model.compile(optimizer, "mse", **compiled)
+    model.own, model.n_steps = own, n_steps
+    if own is not None:
+        own.build(model.trainable_variables)
+    return model
+
+
+def train_all(model, *callbacks, **options):
+    """Returns all rates in the history, by name, of five epochs of four steps."""
+    history = model.fit(X, Y, callbacks=list(callbacks), **{**FIT, **options}).history
+    return {name: history[name] for name in history if "rate" in name}
+
+
 def train(model, *callbacks, **options):
     """Returns the rates in the history of five epochs of four steps."""
-    history = model.fit(X, Y, callbacks=list(callbacks), **{**FIT, **options})
-    return history.history["learning_rate"]
+    return train_all(model, *callbacks, **options)["learning_rate"]
+
+
+def unknown_length():
+    """The batches of FIT, in a dataset that cannot tell their number."""
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y))
+    return dataset.filter(lambda x, y: True).batch(16)
+
+
+def train_on(dataset, model, *callbacks):
+    """Returns the rates in the history of five epochs of a dataset."""
+    options = {"epochs": 5, "verbose": 0, "shuffle": False}
+    history = model.fit(dataset, callbacks=list(callbacks), **options).history
+    return history.get("learning_rate")
 
 
 def warned(function, *args, **options):
@@ -66,6 +114,18 @@ class Interrupt(tf.keras.callbacks.Callback):
         self.count += 1
         if self.count == self.at:
             raise KeyboardInterrupt
+
+
+class SetCount(tf.keras.callbacks.Callback):
+    """Sets the optimizer's count of steps back at the end of an epoch."""
+
+    def __init__(self, at, count):
+        super().__init__()
+        self.at, self.count = at, count
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.at:
+            step_count(self.model.optimizer).assign(self.count)
 
 
 def step_count(optimizer):

@@ -9,22 +9,11 @@ from expdecay_keras import DecayRule
 REFERENCE_TABLE = pytest.mark.parametrize(
     "arguments, rates",
     [
-        pytest.param(
-            (1e-1, 1e-6, 5, 0),
-            [0.100000, 0.005623, 0.000316, 0.000018, 0.000001],
-            id="W=0",
-        ),
-        pytest.param(
-            (1e-2, 1e-4, 5, 1),
-            [0.010000, 0.010000, 0.002154, 0.000464, 0.000100],
-            id="W=1",
-        ),
-        pytest.param(
-            (1e-2, 1e-5, 5, 2),
-            [0.010000, 0.010000, 0.010000, 0.000316, 0.000010],
-            id="W=2",
-        ),
+        ((1e-1, 1e-6, 5, 0), [0.100000, 0.005623, 0.000316, 0.000018, 0.000001]),
+        ((1e-2, 1e-4, 5, 1), [0.010000, 0.010000, 0.002154, 0.000464, 0.000100]),
+        ((1e-2, 1e-5, 5, 2), [0.010000, 0.010000, 0.010000, 0.000316, 0.000010]),
     ],
+    ids=["W=0", "W=1", "W=2"],
 )
 
 
@@ -54,15 +43,9 @@ def random_rules(n_rules, seed):
         n_hold_epochs = int(rng.integers(0, 100)) if rng.random() < 0.5 else 0
         n_epochs = n_warmup_epochs + n_hold_epochs + int(rng.integers(2, 1000))
         has_ramp = n_warmup_epochs > 0 and rng.random() < 0.5
-        rule = DecayRule(
-            base_lr,
-            target_lr,
-            n_epochs,
-            n_warmup_epochs,
-            start_lr if has_ramp else None,
-            n_hold_epochs,
-        )
-        yield rule, rng.integers(0, n_epochs + 3, 50)
+        rates = base_lr, target_lr, n_epochs
+        phases = n_warmup_epochs, start_lr if has_ramp else None, n_hold_epochs
+        yield DecayRule(*rates, *phases), rng.integers(0, n_epochs + 3, 50)
 
 
 def float32_rates(rule, epochs):

@@ -6,18 +6,18 @@ package.
 """
 
 import multiprocessing
+import socket
 from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow as tf
 
-KERAS = "keras" if hasattr(tf.keras, "ops") else tf.keras.Model.__module__.split(".")[0]
 SECONDS = 120  # the longest that a test waits for a process
 START = """
 import os, sys, warnings
 warnings.filterwarnings("error", module="expdecay_keras")
-os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
-os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT), 2)
+os.dup2(os.open(out, os.O_WRONLY), 1)
+os.dup2(os.open(err, os.O_WRONLY), 2)
 os.environ.update(environment)
 os.chdir(cwd)
 sys.argv[:] = argv
@@ -41,8 +41,8 @@ class Process:
     server.set_forkserver_preload(
         [
             "tensorflow",
-            KERAS,
-            "matplotlib.figure",
+            tf.keras.Model.__module__,
+            "matplotlib.pyplot",
             "sklearn.datasets",
             "tensorboard.summary",
         ]
@@ -50,6 +50,8 @@ class Process:
 
     def __init__(self, folder: Path, script: str, *argv, cwd=".", **environment: str):
         self.out, self.err = folder / "stdout", folder / "stderr"
+        self.out.touch()
+        self.err.touch()
         names = {
             "out": str(self.out),
             "err": str(self.err),
@@ -72,11 +74,18 @@ class Process:
             raise AssertionError(
                 f"still running after {seconds} s: {self.err.read_text()}"
             )
-        stdout = self.out.read_text() if self.out.exists() else ""
-        stderr = self.err.read_text() if self.err.exists() else ""
-        return Done(self.process.exitcode, stdout, stderr)
+        return Done(self.process.exitcode, self.out.read_text(), self.err.read_text())
 
     def kill(self) -> None:
         if self.process.is_alive():
             self.process.kill()
         self.process.join(SECONDS)
+
+
+def free_addresses(n: int) -> list[str]:
+    """Addresses of this machine at which nothing listens."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
+    addresses = [f"127.0.0.1:{free.getsockname()[1]}" for free in sockets]
+    for free in sockets:
+        free.close()
+    return addresses

@@ -4,61 +4,38 @@ import contextlib
 
 import numpy as np
 import tensorflow as tf
-from models import build_model, evaluate
+from models import build_model, decay, planned
 
-from expdecay_keras import (
-    DecayRule,
-    LearningRateLogger,
-    WarmupExponentialDecay,
-    WarmupExponentialSchedule,
-)
+from expdecay_keras import LearningRateLogger
 
-ARGUMENTS = {
-    "base_lr": 0.1,
-    "target_lr": 1e-3,
-    "n_epochs": 5,
-    "n_warmup_epochs": 1,
-    "warmup_start_lr": 0.02,
-}
-RULE = DecayRule(**ARGUMENTS)
-STEPS_PER_EPOCH = 4
-NAMES = ["callback", "staircase", "continuous"]
+SCHEDULES = {"callback": None, "schedule": planned(staircase=False)}
 
 
-def rows():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(16, 3)), rng.normal(size=(16, 2))
-    return x.astype("float32"), y.astype("float32")
+rng = np.random.default_rng(0)
+ROWS = tuple(rng.normal(size=(16, n)).astype("float32") for n in (3, 2))
 
 
 def dataset():
     """The rows in order, again and again, so that every batch is full."""
-    return tf.data.Dataset.from_tensor_slices(rows()).repeat().batch(4)
+    return tf.data.Dataset.from_tensor_slices(ROWS).repeat().batch(4)
 
 
 class Training:
-    """Trains a small model with the callback, or with one of the schedules."""
+    """Trains a small model with the callback, or with a schedule."""
 
     def __init__(self, name, strategy=None):
-        if name == "callback":
-            self.schedule, rate = None, 0.5
-            self.callback = WarmupExponentialDecay(**ARGUMENTS)
-        else:
-            self.schedule = rate = WarmupExponentialSchedule(
-                **ARGUMENTS,
-                steps_per_epoch=STEPS_PER_EPOCH,
-                staircase=name == "staircase",
-            )
-            self.callback = LearningRateLogger()
+        schedule = SCHEDULES[name]
+        self.callback = LearningRateLogger() if schedule else decay()
         with strategy.scope() if strategy else contextlib.nullcontext():
-            self.model = build_model(tf.keras.optimizers.SGD(rate, momentum=0.9))
+            optimizer = tf.keras.optimizers.SGD(schedule or 0.5, momentum=0.9)
+            self.model = build_model(optimizer)
 
-    def fit(self, callbacks=(), initial_epoch=0):
+    def fit(self, *callbacks, initial_epoch=0):
         history = self.model.fit(
             dataset(),
-            epochs=RULE.n_epochs,
+            epochs=5,
             initial_epoch=initial_epoch,
-            steps_per_epoch=STEPS_PER_EPOCH,
+            steps_per_epoch=4,
             callbacks=[self.callback, *callbacks],
             shuffle=False,
             verbose=0,
@@ -70,21 +47,15 @@ class Training:
         rates = []
         self.callback.set_model(self.model)
         self.callback.on_train_begin()
-        for epoch in range(RULE.n_epochs):
+        for epoch in range(5):
             logs = {}
             self.callback.on_epoch_begin(epoch)
-            for _ in range(STEPS_PER_EPOCH):
+            for _ in range(4):
                 run_step()
             self.callback.on_epoch_end(epoch, logs)
             rates.append(logs["learning_rate"])
-        self.callback.on_train_end()
         return self.report(rates)
 
     def report(self, rates):
-        """What a process prints as JSON: rates of epochs, rates of steps, weights."""
-        weights = [weight.tolist() for weight in self.model.get_weights()]
-        steps = None
-        if self.schedule:
-            n_steps = RULE.n_epochs * STEPS_PER_EPOCH
-            steps = evaluate(self.schedule, np.arange(n_steps)).tolist()
-        return {"rates": rates, "steps": steps, "weights": weights}
+        """The rates of the epochs, and the weights, as they are after JSON."""
+        return [rates, [weight.tolist() for weight in self.model.get_weights()]]

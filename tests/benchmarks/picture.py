@@ -9,9 +9,7 @@ from matplotlib.figure import Figure
 
 from expdecay_keras import DecayRule
 
-RULE = DecayRule(
-    0.1, 1e-3, 30, n_warmup_epochs=4, warmup_start_lr=0.01, n_hold_epochs=6
-)
+RULE = DecayRule(0.1, 1e-3, 30, 4, warmup_start_lr=0.01, n_hold_epochs=6)
 LAST_EPOCH = RULE.n_epochs - 1
 PICTURE = Path(__file__).parents[2] / ".github" / "learning_rate.svg"
 
@@ -37,6 +35,7 @@ def draw_curves(ax):
 
 
 def name_arguments(ax):
+    style = {"family": "monospace", "color": "C0", "textcoords": "offset points"}
     for name, epoch, offset, alignment in [
         ("warmup_start_lr", 0, (8, -4), "left"),
         ("base_lr", RULE.decay_start, (0, 7), "center"),
@@ -44,15 +43,7 @@ def name_arguments(ax):
     ]:
         point = epoch, RULE.rates(epoch)
         ax.plot(*point, "o", color="C0", markersize=5)
-        ax.annotate(
-            name,
-            point,
-            xytext=offset,
-            textcoords="offset points",
-            ha=alignment,
-            family="monospace",
-            color="C0",
-        )
+        ax.annotate(name, point, xytext=offset, ha=alignment, **style)
 
 
 def name_phases(ax):

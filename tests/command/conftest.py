@@ -1,71 +1,78 @@
 import re
-import signal
+import shutil
 
 import pytest
+import tensorflow as tf
 from processes import COMMAND, Process
-from runs import OPTIONS, stop_after
+from runs import INTERRUPTED, OPTIONS, interrupt
 
 from expdecay_keras.command import main
 
 
-def assert_one_line(command, error):
-    assert re.fullmatch(f"expdecay-keras {command}: error: .*\n", error), error
-
-
 @pytest.fixture
-def train(start):
-    """Runs `train` after a patch; returns stdout, or stderr if the status is not 0.
+def call(capsys, monkeypatch):
+    """Calls main(); returns its status, and what it has printed to stdout and stderr.
 
-    If the status is 2, stderr is the one line that says why.
+    `train` would turn on op determinism, in this process for good.
     """
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
 
-    def train(run_dir, *options, patch="", status=0, stderr=""):
-        options = ("train", "--run-dir", run_dir, *options)
-        done = start(patch + COMMAND, *options).wait()
-        assert done.status == status, done.stderr
-        if status == 0:
-            assert done.stderr == stderr
-            return done.stdout
-        if status == 2:
-            assert_one_line("train", done.stderr)
-        return done.stderr
+    def call(*arguments):
+        status = main([*map(str, arguments)])
+        return status, *capsys.readouterr()
 
-    return train
+    return call
 
 
 @pytest.fixture
-def refused(capsys):
+def refused(call):
     """Calls main(), which must refuse to start; returns the one line that says why."""
 
     def refused(command, *arguments):
-        assert main([command, *map(str, arguments)]) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert_one_line(command, captured.err)
-        return captured.err
+        status, out, error = call(command, *arguments)
+        assert (status, out) == (2, "")
+        assert re.fullmatch(f"expdecay-keras {command}: error: .*\n", error), error
+        return error
 
     return refused
 
 
-def run_once(tmp_path_factory, name, patch=""):
-    run_dir = tmp_path_factory.mktemp(name) / "run"
-    options = ("train", "--run-dir", run_dir, *OPTIONS)
-    return run_dir, Process(run_dir.parent, patch + COMMAND, *options).wait()
+@pytest.fixture
+def begin(call, monkeypatch):
+    """Begins a run, which is interrupted when it makes its model."""
+
+    def begin(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(tf.keras.Model, "compile", interrupt)
+            assert call("train", *arguments) == (130, "", INTERRUPTED)
+
+    return begin
+
+
+@pytest.fixture
+def train(start, tmp_path):
+    """Runs `train` in another process, after a patch, in a directory `run`."""
+
+    def train(status=0, patch=""):
+        options = ("train", "--run-dir", tmp_path / "run", *OPTIONS)
+        done = start(patch + COMMAND, *options).wait()
+        assert done.status == status, done.stderr
+        return done
+
+    return train
 
 
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory):
     """The directory of a run that was never stopped, and what it printed."""
-    run_dir, done = run_once(tmp_path_factory, "unbroken")
+    run_dir = tmp_path_factory.mktemp("unbroken") / "run"
+    options = ("train", "--run-dir", run_dir, *OPTIONS)
+    done = Process(run_dir.parent, COMMAND, *options).wait()
     assert (done.status, done.stderr) == (0, "")
     return run_dir, done.stdout
 
 
-@pytest.fixture(scope="session")
-def interrupted(tmp_path_factory):
-    """The directory of a run interrupted after the third row, and what it printed."""
-    row = "tf.keras.callbacks.CSVLogger.on_epoch_end"
-    patch = stop_after(row, call=3, signum=signal.SIGINT)
-    run_dir, done = run_once(tmp_path_factory, "interrupted", patch)
-    assert done.status == 130, done.stderr
-    return run_dir, done.stderr
+@pytest.fixture
+def run_dir(unbroken, tmp_path):
+    """A copy of the finished run, to damage or overwrite."""
+    return shutil.copytree(unbroken[0], tmp_path / "run")

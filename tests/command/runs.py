@@ -2,9 +2,7 @@
 
 import csv
 import signal
-import sys
 from dataclasses import fields
-from pathlib import Path
 
 import tensorflow as tf
 from models import assert_equal_arrays, scalars
@@ -12,45 +10,42 @@ from releases import IS_KERAS_3
 
 from expdecay_keras import DecayRule
 
-INSTALLED = str(Path(sys.executable).with_name("expdecay-keras"))
-# A script to put before the command: it executes a line at a given call of a function.
+INTERRUPTED = (
+    "\nInterrupted. To resume after the last complete epoch, run `train` again without "
+    "--overwrite.\n"
+)
+# A script to put before the command: it executes a line before a call of a function.
 # It also restores the handler of SIGINT, which a process that was started in the
 # background, say by `pytest &`, would ignore.
 PATCH = """
-import json, os, pathlib, resource, signal
+import csv, json, resource, signal
 import tensorflow as tf
-from matplotlib.figure import Figure
 signal.signal(signal.SIGINT, signal.default_int_handler)
 function, calls = {name}, []
 def patched(*args, **options):
     calls.append(args)
-    if len(calls) == {call} and not {afterwards}:
+    if len(calls) == {call}:
         {line}
-    result = function(*args, **options)
-    if len(calls) == {call} and {afterwards}:
-        {line}
-    return result
+    return function(*args, **options)
 {name} = patched
 """
 # Another script of this kind: nobody reads what the command prints.
 CLOSED_PIPE = "reader, writer = os.pipe()\nos.dup2(writer, 1)\nos.close(reader)\n"
 
 
-def patch(name, line, call=1, afterwards=False):
-    return PATCH.format(name=name, line=line, call=call, afterwards=afterwards)
-
-
 def stop_before(name, call=1, signum=signal.SIGKILL):
-    return patch(name, f"os.kill(os.getpid(), {signum:d})", call)
+    line = f"os.kill(os.getpid(), {signum:d})"
+    return PATCH.format(name=name, line=line, call=call)
 
 
-def stop_after(name, call=1, signum=signal.SIGKILL):
-    return patch(name, f"os.kill(os.getpid(), {signum:d})", call, afterwards=True)
-
-
-def full_disk_at(name, n_bytes):
+def full_disk_at(name, n_bytes, call=1):
     """Simulates a full disk by limiting the size of files."""
-    return patch(name, f"resource.setrlimit(resource.RLIMIT_FSIZE, [{n_bytes}] * 2)")
+    line = f"resource.setrlimit(resource.RLIMIT_FSIZE, [{n_bytes}] * 2)"
+    return PATCH.format(name=name, line=line, call=call)
+
+
+def interrupt(*args, **options):
+    raise KeyboardInterrupt
 
 
 def options_of(*arguments):
@@ -73,20 +68,22 @@ def contents(directory):
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+def curves(run_dir):
+    """The steps and values of each curve that TensorBoard shows of a run."""
+    names = {"train": ["learning_rate", "accuracy", "loss"]}
+    names["validation"] = names["train"][1:]
+    return {
+        (part, name): scalars(run_dir / "tensorboard" / part, f"epoch_{name}")
+        for part in names
+        for name in names[part]
+    }
+
+
 def state(run_dir):
     """The weights of a run's model, and the variables of its optimizer."""
     model = tf.keras.models.load_model(run_dir / "model.keras")
     variables = model.optimizer.variables if IS_KERAS_3 else model.optimizer.variables()
-    return [*model.get_weights(), *(tf.keras.backend.get_value(v) for v in variables)]
-
-
-def curves(run_dir):
-    """The steps and values of each curve that TensorBoard shows of a run."""
-    return {
-        (part, name): scalars(run_dir / "tensorboard" / part, f"epoch_{name}")
-        for part in ("train", "validation")
-        for name in ("loss", "accuracy", "learning_rate")[: 3 if part == "train" else 2]
-    }
+    return [*model.get_weights(), *map(tf.keras.backend.get_value, variables)]
 
 
 def assert_same_run(run_dir, other):

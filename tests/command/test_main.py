@@ -1,13 +1,12 @@
 """The command as a whole: its options, its refusals and what is imported."""
 
 import re
-import signal
+import runpy
 import sys
 from importlib.metadata import entry_points, version
 
 import pytest
-from processes import COMMAND
-from runs import options_of, stop_after
+from runs import options_of
 
 from expdecay_keras import __version__
 from expdecay_keras.command import main
@@ -47,16 +46,17 @@ def test_help_shows_each_default(command, capsys):
     assert f" {others[command]}" in text.partition(" options: ")[2]
 
 
-def test_the_examples_in_the_help_work(capsys, start, tmp_path):
+def test_the_examples_in_the_help_work(capsys, begin, tmp_path, monkeypatch):
     preview, train = [
         printed([command, "--help"], capsys).partition("example: expdecay-keras ")[2]
         for command in DEFAULTS
     ]
     assert main(preview.split()) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["19", "0.001000"]
-    script = stop_after("os.replace") + COMMAND
-    done = start(script, *train.split(), cwd=tmp_path).wait()
-    assert done.status == -signal.SIGKILL, done.stderr
+    monkeypatch.chdir(tmp_path)
+    command, *options = train.split()
+    assert command == "train"
+    begin(*options)
     assert (tmp_path / "runs" / "slower" / "callback.json").exists()
 
 
@@ -70,40 +70,28 @@ def test_help_and_version_of_the_command(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "the following arguments are required: command"),
-        (["bake"], "invalid choice: 'bake'"),
-        (["preview"], "are required: --base-lr, --target-lr, --n-epochs"),
-        (["preview", "--format", "xml"], "invalid choice: 'xml'"),
-        (["train", "--base-lr", "fast"], "--base-lr: invalid float value: 'fast'"),
-        (["train", "--n-epochs", "1.5"], "--n-epochs: invalid int value: '1.5'"),
-        (["train", "--seed", "1"], "unrecognized arguments: --seed 1"),
+        ("", "the following arguments are required: command"),
+        ("preview", "are required: --base-lr, --target-lr, --n-epochs"),
+        ("preview --format xml", "invalid choice: 'xml'"),
+        ("train --base-lr fast", "--base-lr: invalid float value: 'fast'"),
+        ("train --n-epochs 1.5", "--n-epochs: invalid int value: '1.5'"),
     ],
 )
 def test_arguments_that_cannot_be_read(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(arguments)
+        main(arguments.split())
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ("--target-lr=-1e-4", "finite number > 0. Received: target_lr=-0.0001"),
-        ("--n-warmup-epochs -1", "must be at least 0. Received: n_warmup_epochs=-1"),
-        (
-            "--warmup-start-lr 0 --n-warmup-epochs 0",
-            "because a ramp needs warm-up epochs. Received: n_warmup_epochs=0, "
-            "warmup_start_lr=0.0",
-        ),
-    ],
-)
 @pytest.mark.parametrize("command", [PREVIEW, ["train"]], ids=["preview", "train"])
-def test_numbers_that_make_no_rule(
-    command, options, message, refused, tmp_path, monkeypatch
-):
+def test_numbers_that_make_no_rule(command, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert refused(*command, *options.split()).endswith(f"{message}\n")
+    options = "--warmup-start-lr 0 --n-warmup-epochs 0"
+    assert refused(*command, *options.split()).endswith(
+        "because a ramp needs warm-up epochs. Received: n_warmup_epochs=0, "
+        "warmup_start_lr=0.0\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,11 +112,15 @@ def test_the_installed_command_is_main():
     assert version("expdecay-keras") == __version__
 
 
-def test_the_module_is_the_same_command(python):
-    script = "import runpy\nrunpy.run_module('expdecay_keras', run_name='__main__')"
-    expected = python(COMMAND, *PREVIEW).stdout
+def test_the_module_is_the_same_command(capsys, monkeypatch):
+    assert main(PREVIEW) == 0
+    expected = capsys.readouterr().out
     assert "half-life: " in expected
-    assert python(script, *PREVIEW).stdout == expected
+    monkeypatch.setattr(sys, "argv", ["", *PREVIEW])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("expdecay_keras", run_name="__main__")
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == expected
 
 
 def test_the_library_does_not_import_the_command(python):
