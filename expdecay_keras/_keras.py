@@ -41,7 +41,9 @@ def optimizers(model: Any) -> dict[str, Any]:
             # A MultiOptimizer may find its optimizers only when it is built.
             model.optimizer.build(model.trainable_variables)
         named = _name_each(optimizer.optimizers)
-    named = {name: one for name, one in named.items() if _has_rate(one)}
+    # Keras 2 has no `learning_rate` of a schedule before the first step.
+    names = ("learning_rate", "_learning_rate")
+    named = {k: v for k, v in named.items() if any(hasattr(v, name) for name in names)}
     if not named:
         raise TypeError(
             "The model has no optimizer with a `learning_rate` that could be set or "
@@ -50,13 +52,6 @@ def optimizers(model: Any) -> dict[str, Any]:
             f"model.optimizer={optimizer}"
         )
     return named
-
-
-def _has_rate(optimizer: Any) -> bool:
-    if hasattr(optimizer, "learning_rate"):
-        return True
-    # Keras 2 knows no current rate of a schedule before the first step.
-    return not IS_KERAS_3 and hasattr(optimizer, "_learning_rate")
 
 
 def _name_each(several: Any) -> dict[str, Any]:

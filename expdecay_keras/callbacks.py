@@ -7,7 +7,6 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Iterator
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,13 +180,9 @@ class WarmupExponentialDecay(_RateCallback):
             warmup_start_lr,
             n_hold_epochs,
         )
-        is_integer = isinstance(verbose, (Integral, np.bool_))
-        if not is_integer or verbose not in (0, 1):
-            error = ValueError if is_integer else TypeError
-            raise error(
-                f"Argument `verbose` must be 0 or 1. Received: verbose={verbose!r}"
-            )
-        self.verbose: int = int(verbose)
+        if isinstance(verbose, (bool, np.bool_)):
+            verbose = int(verbose)
+        self.verbose = check_count("verbose", verbose, 0, 1)
         self._set: dict[str, tuple[Any, float]] = {}  # optimizers and their rates
 
     @property

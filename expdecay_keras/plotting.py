@@ -68,11 +68,13 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     if not rules:
         raise TypeError("Argument `rules` must not be empty. Received: rules=()")
     curves = list(_curves(rules))
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("A plot needs matplotlib: pip install matplotlib")
+    from matplotlib.ticker import MaxNLocator
+
     longest = max(len(curve.label) for curve in curves)
     n_columns = max(1, 72 // (longest + 8))
     if ax is None:
-        if importlib.util.find_spec("matplotlib") is None:
-            raise ImportError("A plot needs matplotlib: pip install matplotlib")
         from matplotlib import pyplot
 
         n_rows = (len(curves) + 2) / n_columns  # with warm-up and hold
@@ -83,7 +85,9 @@ def plot_learning_rate(*rules: Any, ax: Axes | None = None) -> Axes:
     for curve in curves:
         _draw(curve, ax, has_labels=len(curves) <= 4)
     _shade([curve.rule for curve in curves if curve.rule is not None], ax)
-    _use_whole_epochs(ax)
+    locator = ax.xaxis.get_major_locator()
+    if isinstance(locator, MaxNLocator):  # others may not take `integer`
+        locator.set_params(integer=True)
     ax.set_xlabel("epoch")
     ax.set_ylabel("learning rate")
     ax.legend(
@@ -255,12 +259,3 @@ def _shade(rules: list[DecayRule], ax: Axes) -> None:
             label = "" if name in labels else name
             ax.axvspan(start, end, color="gray", alpha=alpha, linewidth=0, label=label)
             labels.append(name)
-
-
-def _use_whole_epochs(ax: Axes) -> None:
-    """Asks for ticks at integers, unless the ticks have been set in another way."""
-    from matplotlib.ticker import MaxNLocator
-
-    locator = ax.xaxis.get_major_locator()
-    if isinstance(locator, MaxNLocator):
-        locator.set_params(integer=True)

@@ -115,6 +115,10 @@ def test_mixed_precision_and_steps_that_loss_scaling_skips(build, make, mixed_fl
     assert history["learning_rate"] == (RATES[1:] if make is decay else by_steps)
     if IS_KERAS_3:  # Keras 2 counts skipped steps
         assert counts[1] == 0 < counts[3]
+    if make is LearningRateLogger:
+        refused = "of the optimizer SGD: its schedule, WarmupExponentialSchedule, sets"
+        with pytest.raises(TypeError, match=refused):
+            train(model, decay())
 
 
 @pytest.mark.skipif(IS_KERAS_3, reason="Keras 3 has no graph mode")
