@@ -249,7 +249,8 @@ def test_optimizers_of_the_same_name_are_logged_under_different_names(
     for callback in (logger, own):
         logs = {}
         callback.set_model(model)
-        callback.on_train_begin()
+        callback.on_train_begin()  # it asks each whether it can be set
+        assert {float(np.asarray(one.learning_rate)) for one in several} == {0.5}
         callback.on_epoch_begin(4)
         callback.on_epoch_end(4, logs)
         rate = RATES[4] if callback is own else 0.5
