@@ -106,6 +106,8 @@ def test_labelled_rates_and_shaded_epochs(ax):
         (19, 1.23456e-05, "1.235e-05", "left"),
         (19, 0.2, "0.2", "left"),
     ]
+    colors = {line.get_color() for line in ax.get_lines()}
+    assert {text.get_color() for text in ax.texts} == colors
     assert shaded(ax) == [(0, 3), (0, 4), (3, 5)]
     assert legend(ax)[3:] == ["warm-up", "hold"]
 
