@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 from models import RATES
 from processes import SECONDS, free_addresses
-from releases import BACKEND, IS_KERAS_3, KERAS_VERSION, needs_keras_3, needs_tensorflow
+from releases import (
+    BACKEND,
+    IS_KERAS_3,
+    KERAS_VERSION,
+    needs_keras_2,
+    needs_keras_3,
+    needs_tensorflow,
+    needs_torch,
+)
 from training import SCHEDULES, Training
 
 only_jax = pytest.mark.skipif(BACKEND != "jax", reason="only for JAX")
-only_torch = pytest.mark.skipif(BACKEND != "torch", reason="only for PyTorch")
-needs_keras_2 = pytest.mark.skipif(IS_KERAS_3, reason="this is Keras 3")
 
 
 def results(*processes):
@@ -166,7 +172,7 @@ torch.distributed.destroy_process_group()
 TORCHRUN = "from torch.distributed.run import main\nmain(sys.argv[1:])"
 
 
-@only_torch
+@needs_torch
 def test_torchrun(start, single, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(TORCH)

@@ -19,7 +19,6 @@ BOTH_OPTIMIZERS = pytest.mark.parametrize(
     ids=["momentum", "adam"],
 )
 COUNT = "variables[0]" if releases.IS_KERAS_3 else "iterations"
-needs_keras_2 = pytest.mark.skipif(releases.IS_KERAS_3, reason="this is Keras 3")
 
 
 def train_at(rates, model):
@@ -74,7 +73,7 @@ def test_legacy_optimizers():
     assert train(model, LearningRateLogger(), epochs=3) == [0.5, 0.25, third]
 
 
-@needs_keras_2
+@releases.needs_keras_2
 def test_a_schedule_assigned_after_compile():
     # keras#19492: Keras 2 has no current rate before the first step.
     model = build_model()
@@ -337,7 +336,7 @@ def test_a_count_set_back_is_no_drift():
     assert rates == float32_rates(RULE, [0, 1, 2, 1, 2])
 
 
-@needs_keras_2
+@releases.needs_keras_2
 def test_keras_2_resumes_inside_an_epoch(tmp_path):
     def run(steps, *others, **options):
         backup = callbacks.BackupAndRestore(str(tmp_path / str(steps)), save_freq=2)

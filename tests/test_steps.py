@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from models import build_model, evaluate, planned
 from oracle import float32_rates
-from releases import BACKEND, needs_tensorflow
+from releases import BACKEND, needs_tensorflow, needs_torch
 
 from expdecay_keras import WarmupExponentialSchedule
 
@@ -205,7 +205,7 @@ def test_tflite(n_epochs, steps_per_epoch, staircase):
 # In a training step
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="only for PyTorch")
+@needs_torch
 def test_a_whole_optimizer_step_in_one_graph():
     # pytorch#106802, #117807: an index read back as a number breaks the graph.
     import torch

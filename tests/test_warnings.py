@@ -11,7 +11,12 @@ import pytest
 import tensorflow as tf
 from models import RATES, build_model, decay, scheduled, train, trained_by_hand, warned
 from oracle import float32_rates
-from releases import IS_KERAS_3, needs_keras_3, needs_multi_optimizer, needs_tensorflow
+from releases import (
+    needs_keras_2,
+    needs_keras_3,
+    needs_multi_optimizer,
+    needs_tensorflow,
+)
 
 from expdecay_keras import (
     LearningRateLogger,
@@ -20,7 +25,6 @@ from expdecay_keras import (
 )
 
 callbacks, optimizers = tf.keras.callbacks, tf.keras.optimizers
-needs_keras_2 = pytest.mark.skipif(IS_KERAS_3, reason="this is Keras 3")
 
 
 # An optimizer that trains nothing
