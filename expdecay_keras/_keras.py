@@ -20,6 +20,9 @@ IS_KERAS_3 = hasattr(tf.keras, "ops")
 BACKEND = tf.keras.backend.backend()  # Keras 3 may run on JAX or PyTorch
 LARGEST_TABLE = 2**16 if BACKEND == "tensorflow" else 2**23
 name_scope = tf.keras.name_scope if IS_KERAS_3 else tf.name_scope
+to_tensor = tf.convert_to_tensor
+if BACKEND != "tensorflow":
+    to_tensor = tf.keras.ops.convert_to_tensor
 
 
 # Optimizers
@@ -41,7 +44,7 @@ def optimizers(model: Any) -> dict[str, Any]:
             # A MultiOptimizer may find its optimizers only when it is built.
             model.optimizer.build(model.trainable_variables)
         named = _name_each(optimizer.optimizers)
-    # Keras 2 has no `learning_rate` of a schedule before the first step.
+    # Under Keras 2, a schedule that was assigned has no rate before the first step.
     names = ("learning_rate", "_learning_rate")
     named = {k: v for k, v in named.items() if any(hasattr(v, name) for name in names)}
     if not named:
@@ -77,18 +80,16 @@ def with_wrapped(optimizer: Any) -> Iterator[Any]:
 
 def schedule(optimizer: Any) -> Any:
     """Returns the LearningRateSchedule that the optimizer evaluates, or None."""
-    if IS_KERAS_3:
-        candidates = list(vars(optimizer).values())
-    else:
-        candidates = [_keras_2_rate(optimizer)]
+    values = [*vars(optimizer).values(), _legacy_rate(optimizer)]
     base = tf.keras.optimizers.schedules.LearningRateSchedule
-    return next((value for value in candidates if isinstance(value, base)), None)
+    return next((value for value in values if isinstance(value, base)), None)
 
 
 def is_settable(optimizer: Any) -> bool:
-    """Whether a number may be assigned to the optimizer's rate."""
-    if not IS_KERAS_3 and (callable(_keras_2_rate(optimizer)) or _has_decay(optimizer)):
-        return False  # a legacy optimizer would accept the number nevertheless
+    """Whether a number may be assigned to the optimizer's rate: assigns its own."""
+    for one in with_wrapped(optimizer):  # a legacy one would take the number anyway
+        if callable(_legacy_rate(one)) or _has_decay(one):
+            return False
     try:
         optimizer.learning_rate = learning_rate(optimizer)
     except (AttributeError, TypeError):  # it has a schedule or a function
@@ -99,7 +100,7 @@ def is_settable(optimizer: Any) -> bool:
 def learning_rate(optimizer: Any) -> float:
     """Returns the rate of the optimizer's next step."""
     if IS_KERAS_3:
-        return float(_number(optimizer.learning_rate))
+        return float(to_tensor(optimizer.learning_rate))
     if _has_decay(optimizer):
         rate = optimizer._decayed_lr(tf.float32)
     else:
@@ -124,15 +125,8 @@ def _own_count(optimizer: Any) -> int:
     if not hasattr(optimizer, "iterations"):
         return -1
     if IS_KERAS_3:
-        return int(_number(optimizer.variables[0]))
+        return int(to_tensor(optimizer.variables[0]))
     return int(tf.keras.backend.get_value(optimizer.iterations))
-
-
-def _number(value: Any) -> Any:
-    """Returns a scalar variable or tensor of Keras 3 as a Python number."""
-    if BACKEND == "tensorflow":
-        return tf.convert_to_tensor(value).numpy().item()
-    return tf.keras.ops.convert_to_tensor(value).item()
 
 
 def resumes_inside_epochs(model: Any) -> bool:
@@ -151,16 +145,17 @@ def _keras_2_rate(optimizer: Any) -> Any:
     return getattr(optimizer, "learning_rate", None)
 
 
+def _legacy_rate(optimizer: Any) -> Any:
+    """Returns the number, schedule or function that a legacy optimizer was given."""
+    return getattr(optimizer, "_hyper", {}).get("learning_rate")
+
+
 def _has_decay(optimizer: Any) -> bool:
     """Whether the optimizer is a legacy one that was created with `decay`."""
     return bool(getattr(optimizer, "_initial_decay", 0.0))
 
 
 # The look-up of a schedule's rates
-
-TENSORS: Any = (tf.Tensor, tf.Variable)
-if IS_KERAS_3 and BACKEND == "tensorflow":
-    TENSORS += (tf.keras.Variable,)
 
 
 def table(rates: npt.NDArray[np.float64], dtype: str) -> Any:
@@ -177,7 +172,7 @@ def rate_index(step: Any, steps_per_rate: int, last: int) -> Any:
     Numbers, arrays and TensorFlow's eager tensors give a NumPy array, other tensors
     give a tensor.
     """
-    if isinstance(step, TENSORS) and tf.executing_eagerly():
+    if tf.is_tensor(step) and tf.executing_eagerly():
         step = step.numpy()
     if isinstance(step, (Number, np.generic, np.ndarray, list, tuple, range)):
         # Long double is exact for every integer of 64 bits.

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from expdecay_keras import _keras
-from expdecay_keras.rule import DecayRule, check_count
+from expdecay_keras.rule import DecayRule, check_count, illegal
 from expdecay_keras.schedule import WarmupExponentialSchedule
 
 if TYPE_CHECKING:
@@ -81,9 +81,8 @@ class _RateCallback(tf.keras.callbacks.Callback):
 
     def _check_idle(self) -> None:
         """Warns if an optimizer has not taken a step yet."""
-        if _keras.is_loss_scaled(self.model):  # all steps so far may have been skipped
-            return
-        if not self.model.trainable_weights:  # Keras has a warning of its own
+        # Scaled, all steps may have been skipped; without weights, Keras itself warns.
+        if _keras.is_loss_scaled(self.model) or not self.model.trainable_weights:
             return
         for name, optimizer in _keras.optimizers(self.model).items():
             if _keras.count_steps(optimizer) == 0:
@@ -183,7 +182,7 @@ class WarmupExponentialDecay(_RateCallback):
         if isinstance(verbose, (bool, np.bool_)):
             verbose = int(verbose)
         self.verbose = check_count("verbose", verbose, 0, 1)
-        self._set: dict[str, tuple[Any, float]] = {}  # optimizers and their rates
+        self._rates_set: dict[str, tuple[Any, float]] = {}  # optimizers and their rates
 
     @property
     def rule(self) -> DecayRule:
@@ -192,7 +191,7 @@ class WarmupExponentialDecay(_RateCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves the model and its optimizers out of copies and pickles."""
-        return {**super().__getstate__(), "_set": {}}
+        return {**super().__getstate__(), "_rates_set": {}}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, in order, as plain Python numbers."""
@@ -200,7 +199,7 @@ class WarmupExponentialDecay(_RateCallback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
-        self._set = {}
+        self._rates_set = {}
         for optimizer in _keras.optimizers(self.model).values():
             if not _keras.is_settable(optimizer):
                 schedule = _keras.schedule(optimizer)
@@ -220,10 +219,10 @@ class WarmupExponentialDecay(_RateCallback):
         self._check_unchanged()
         self._give_warnings()
         rate = float(self.rule.rates(epoch))
-        self._set = {}
+        self._rates_set = {}
         for name, optimizer in _keras.optimizers(self.model).items():
             optimizer.learning_rate = rate
-            self._set[name] = optimizer, _keras.learning_rate(optimizer)
+            self._rates_set[name] = optimizer, _keras.learning_rate(optimizer)
         if self.verbose:
             print(
                 f"\nEpoch {epoch + 1}: WarmupExponentialDecay setting learning rate to "
@@ -232,7 +231,7 @@ class WarmupExponentialDecay(_RateCallback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is not None:
-            logs.update({name: rate for name, (_, rate) in self._set.items()})
+            logs.update({name: rate for name, (_, rate) in self._rates_set.items()})
         super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -269,7 +268,7 @@ class WarmupExponentialDecay(_RateCallback):
     def _check_unchanged(self) -> None:
         """Warns if an optimizer no longer has the rate that this callback set."""
         for name, optimizer in _keras.optimizers(self.model).items():
-            set_on, rate = self._set.get(name, (None, None))
+            set_on, rate = self._rates_set.get(name, (None, None))
             if set_on is not optimizer:  # the model was compiled again
                 continue
             found = _keras.learning_rate(optimizer)
@@ -401,7 +400,8 @@ class LearningRateLogger(_RateCallback):
         steps_per_epoch = schedule.steps_per_epoch
         if steps_per_epoch == 1 or n_steps == steps_per_epoch:
             return
-        if n_steps <= 0 or self.model.stop_training:  # set back; cut short
+        is_cut_short = getattr(self.model, "stop_training", False)
+        if n_steps <= 0 or is_cut_short:  # set back; cut short
             return
         if self._is_first_epoch and _keras.resumes_inside_epochs(self.model):
             return
@@ -455,9 +455,7 @@ class LearningRateTensorBoard(_RateCallback):
     def __init__(self, log_dir: str | os.PathLike[str], update_freq: int = 1) -> None:
         super().__init__()
         if not isinstance(log_dir, (str, os.PathLike)):
-            raise TypeError(
-                f"Argument `log_dir` must be a path. Received: log_dir={log_dir!r}"
-            )
+            raise illegal(TypeError, "log_dir", log_dir, "be a path")
         self.log_dir = os.fspath(log_dir)
         self.update_freq = check_count("update_freq", update_freq, 1)
         self._last_steps: dict[str, int] = {}  # of the latest values
@@ -486,7 +484,7 @@ class LearningRateTensorBoard(_RateCallback):
         self._next_batch = 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if batch < self._next_batch:  # on JAX, reading the model stops training
+        if batch < self._next_batch:  # on JAX, training waits while the model is read
             return
         self._begun, waits = {}, []
         for name, optimizer in _keras.optimizers(self.model).items():

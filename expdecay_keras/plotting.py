@@ -132,22 +132,19 @@ def _rule_curve(source: Any) -> _Curve:
         f"{type(source).__name__}: {rule.base_lr:g} to {rule.target_lr:g} in "
         f"{rule.n_epochs} epochs"
     )
-    last_epoch = rule.n_epochs - 1
-    epochs = np.linspace(0, last_epoch, min(rule.n_epochs, 1000)).round()
+    epochs = np.linspace(0, rule.n_epochs - 1, min(rule.n_epochs, 1000)).round()
     epochs = np.union1d(epochs, [rule.n_warmup_epochs, rule.decay_start])
-    if isinstance(source, DecayRule):
-        return _Curve(label, epochs, rule.rates(epochs), rule=rule)
-    if getattr(source, "staircase", True):  # the last epoch is drawn to its end
+    is_stepped = source is not rule and getattr(source, "staircase", True)
+    if is_stepped:  # the last epoch is drawn to its end
         epochs = np.append(epochs, rule.n_epochs)
-        return _Curve(label, epochs, rule.rates(epochs), is_stepped=True, rule=rule)
-    epochs = np.union1d(epochs, np.linspace(0, rule.n_epochs, 1000))
-    label += ", staircase=False"
-    return _Curve(label, epochs, rule.rates(epochs), rule=rule)
+    elif source is not rule:
+        epochs = np.union1d(epochs, np.linspace(0, rule.n_epochs, 1000))
+        label += ", staircase=False"
+    return _Curve(label, epochs, rule.rates(epochs), is_stepped, rule)
 
 
 def _read_csv(path: str | os.PathLike[str]) -> dict[str, list[float]]:
     """Returns the columns to draw from a file that CSVLogger wrote, or is writing."""
-    path = os.fspath(path)
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         text = file.read()
     header_line = text.partition("\n")[0].strip()

@@ -11,17 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-FLOAT32_SMALLEST_NORMAL = 2.0**-126
-FLOAT32_MAX = (2.0 - 2.0**-23) * 2.0**127
-LARGEST_COUNT = 2**53
+FLOAT32 = np.finfo(np.float32)
+
+
+def illegal(error: type[Exception], name: str, value: Any, must: str) -> Exception:
+    """Returns the error that says what an argument must be, and what it is."""
+    return error(f"Argument `{name}` must {must}. Received: {name}={value!r}")
 
 
 def check_rate(name: str, value: Any, may_be_zero: bool = False) -> float:
     """Returns a learning rate as a Python float, or raises an error that names it."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(
-            f"Argument `{name}` must be a real number. Received: {name}={value!r}"
-        )
+        raise illegal(TypeError, name, value, "be a real number")
     try:
         rate = float(value)
     except OverflowError:  # an int beyond float64
@@ -30,42 +31,23 @@ def check_rate(name: str, value: Any, may_be_zero: bool = False) -> float:
         return rate
     if not 0 < rate < math.inf:
         bound = ">= 0" if may_be_zero else "> 0"
-        raise ValueError(
-            f"Argument `{name}` must be a finite number {bound}. "
-            f"Received: {name}={value!r}"
-        )
-    if not FLOAT32_SMALLEST_NORMAL <= rate <= FLOAT32_MAX:
-        raise ValueError(
-            f"Argument `{name}` must be between 1.1754944e-38 and 3.4028234e+38, the "
-            f"normal range of float32. Received: {name}={value!r}"
-        )
+        raise illegal(ValueError, name, value, f"be a finite number {bound}")
+    if not float(FLOAT32.tiny) <= rate <= float(FLOAT32.max):
+        normal = "between 1.1754944e-38 and 3.4028234e+38, the normal range of float32"
+        raise illegal(ValueError, name, value, f"be {normal}")
     return rate
 
 
-def check_count(
-    name: str, value: Any, minimum: int, maximum: int = LARGEST_COUNT
-) -> int:
+def check_count(name: str, value: Any, minimum: int, maximum: int = 2**53) -> int:
     """Returns a count as a Python int, or raises an error that names it."""
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(
-            f"Argument `{name}` must be an integer. Received: {name}={value!r}"
-        )
+        raise illegal(TypeError, name, value, "be an integer")
     count = int(value)
     if count < minimum:
-        raise ValueError(
-            f"Argument `{name}` must be at least {minimum}. Received: {name}={value!r}"
-        )
+        raise illegal(ValueError, name, value, f"be at least {minimum}")
     if count > maximum:
-        raise ValueError(
-            f"Argument `{name}` must be at most {maximum}. Received: {name}={value!r}"
-        )
+        raise illegal(ValueError, name, value, f"be at most {maximum}")
     return count
-
-
-def _not_real(epoch: Any) -> TypeError:
-    return TypeError(
-        f"Argument `epoch` must contain only real numbers. Received: epoch={epoch!r}"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,15 +195,12 @@ class DecayRule:
         """
         dtype = tf.as_dtype(dtype or tf.keras.backend.floatx())
         if not dtype.is_floating:
-            raise TypeError(
-                "Argument `dtype` must be a floating-point dtype. "
-                f"Received: dtype={dtype.name!r}"
-            )
+            raise illegal(TypeError, "dtype", dtype.name, "be a floating-point dtype")
         if not tf.is_tensor(epoch):
             return tf.cast(self.rates(epoch), dtype)
         epochs = tf.convert_to_tensor(cast(tf.Tensor, epoch))
         if not (epochs.dtype.is_integer or epochs.dtype.is_floating):
-            raise _not_real(epoch)
+            raise illegal(TypeError, "epoch", epoch, "contain only real numbers")
         return tf.cast(self._evaluate(tf, tf.cast(epochs, tf.float64)), dtype)
 
     def rates(self, epoch: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -245,7 +224,7 @@ class DecayRule:
         """
         epochs = np.asarray(epoch)
         if epochs.dtype.kind not in "iuf":
-            raise _not_real(epoch)
+            raise illegal(TypeError, "epoch", epoch, "contain only real numbers")
         return self._evaluate(np, epochs.astype(np.float64))
 
     def _evaluate(self, xp: Any, epoch: Any) -> Any:
@@ -256,9 +235,9 @@ class DecayRule:
         rate = self.base_lr * xp.exp(self.decay_rate * decayed)
         rate = xp.where(epoch >= last_epoch, np.float64(self.target_lr), rate)
         if self.warmup_start_lr is not None:
-            n_warmup_epochs = float(self.n_warmup_epochs)
+            n_warmup_epochs = self.n_warmup_epochs
             # The ramp as a weighted mean: a difference of rates would lose digits.
             ramp = self.warmup_start_lr * ((n_warmup_epochs - epoch) / n_warmup_epochs)
             ramp += self.base_lr * (epoch / n_warmup_epochs)
-            rate = xp.where(epoch < self.n_warmup_epochs, ramp, rate)
+            rate = xp.where(epoch < n_warmup_epochs, ramp, rate)
         return rate

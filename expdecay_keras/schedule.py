@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from expdecay_keras import _keras
-from expdecay_keras.rule import DecayRule, check_count
+from expdecay_keras.rule import DecayRule, check_count, illegal
 
 
 @tf.keras.utils.register_keras_serializable(package="expdecay_keras")
@@ -78,7 +78,8 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         When called with a step (a number, an array or a tensor of any shape and any
         integer or floating-point type; fractions are truncated), a schedule returns a
         tensor of the same shape. Its dtype is that of `tf.keras.backend.floatx()` when
-        the schedule was created.
+        the schedule was created. Of a symbolic tensor of Keras 3 on TensorFlow, the
+        schedule must have at most 2**16 rates.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -123,12 +124,9 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
             "steps_per_epoch", steps_per_epoch, 1, 2**31 - 1
         )
         if not isinstance(staircase, (bool, np.bool_)):
-            raise TypeError(
-                "Argument `staircase` must be a bool. "
-                f"Received: staircase={staircase!r}"
-            )
+            raise illegal(TypeError, "staircase", staircase, "be a bool")
         if not isinstance(name, str):
-            raise TypeError(f"Argument `name` must be a str. Received: name={name!r}")
+            raise illegal(TypeError, "name", name, "be a str")
         self._staircase = bool(staircase)
         self.name = name
         self._dtype = tf.keras.backend.floatx()

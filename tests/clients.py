@@ -14,57 +14,30 @@ import optuna_integration
 import pytest
 import tensorflow as tf
 import wandb
+from models import FIT, RATES, X, Y, build_model, decay, scheduled
 from oracle import float32_rates
 from recipes import recipe_rows
 from scikeras import wrappers
-from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 from wandb.integration.keras import WandbMetricsLogger
 
-from expdecay_keras import (
-    DecayRule,
-    LearningRateLogger,
-    WarmupExponentialDecay,
-    WarmupExponentialSchedule,
-)
-
-X, Y = (array[:256] for array in load_digits(return_X_y=True))
-FIT = {"epochs": 5, "batch_size": 32, "verbose": 0}
-RULE = DecayRule(0.1, 1e-3, n_epochs=5, n_warmup_epochs=1)
-RATES = float32_rates(RULE, range(5))
-
-
-def decay(base_lr=0.1):
-    return WarmupExponentialDecay(base_lr, 1e-3, n_epochs=5, n_warmup_epochs=1)
-
-
-def build(learning_rate=0.5):
-    layers = [tf.keras.layers.Rescaling(1 / 16), tf.keras.layers.Dense(10)]
-    model = tf.keras.Sequential([tf.keras.Input((64,)), *layers])
-    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(tf.keras.optimizers.SGD(learning_rate), loss, metrics=["accuracy"])
-    return model
-
-
-def planned():
-    return build(WarmupExponentialSchedule(0.1, 1e-3, 5, 1, steps_per_epoch=8))
-
+from expdecay_keras import DecayRule, LearningRateLogger, WarmupExponentialDecay
 
 # A model to train, and the callback that logs its rate.
-TRAINED = [(build, decay), (planned, LearningRateLogger)]
+TRAINED = [(build_model, decay), (scheduled, LearningRateLogger)]
 by_both = pytest.mark.parametrize(
     "make, callback", TRAINED, ids=["callback", "schedule"]
 )
 
 
-def test_keras_tuner_hands_every_trial_a_callback_of_its_own(tmp_path):
+def test_keras_tuner_keeps_the_rates_of_trials_with_callbacks_of_their_own(tmp_path):
     class Tried(keras_tuner.HyperModel):
         def build(self, parameters):
             parameters.Float("base_lr", 0.01, 0.1)
-            return build()
+            return build_model()
 
         def fit(self, parameters, model, *data, callbacks, **options):
-            own = decay(parameters.get("base_lr"))
+            own = WarmupExponentialDecay(parameters.get("base_lr"), 1e-4, 5)
             history = model.fit(*data, callbacks=[own, *callbacks], **options)
             assert history.history["learning_rate"] == float32_rates(own.rule, range(5))
             return history
@@ -79,23 +52,25 @@ def test_keras_tuner_hands_every_trial_a_callback_of_its_own(tmp_path):
         assert [(seen.value, seen.step) for seen in stored] == [([RATES[4]], 4)]
 
 
-def test_scikeras_clones_the_callback():
-    classifier = wrappers.KerasClassifier(model=build, callbacks=[decay()], **FIT)
+def test_scikeras_clones_or_makes_the_callback():
+    def build():
+        return build_model()
+
+    regressor = wrappers.KerasRegressor(model=build, callbacks=[decay()], **FIT)
     searched = GridSearchCV(
-        classifier, {"optimizer__momentum": [0.0, 0.5]}, cv=2, error_score="raise"
+        regressor, {"optimizer__momentum": [0.0, 0.5]}, cv=2, error_score="raise"
     )
     assert searched.fit(X, Y).best_estimator_.history_["learning_rate"] == RATES
-    routed = wrappers.KerasClassifier(
+    routed = wrappers.KerasRegressor(
         model=build,
         callbacks=WarmupExponentialDecay,
         callbacks__base_lr=0.5,
         callbacks__target_lr=1e-3,
         callbacks__n_epochs=5,
-        callbacks__n_warmup_epochs=1,
         **FIT,
     )
     rates = routed.fit(X, Y).history_["learning_rate"]
-    assert rates == float32_rates(decay(0.5).rule, range(5))
+    assert rates == float32_rates(DecayRule(0.5, 1e-3, 5), range(5))
 
 
 @by_both
@@ -114,13 +89,14 @@ def test_mlflow_autolog(make, callback, tmp_path, monkeypatch):
     assert [(seen.step, seen.value) for seen in stored] == list(enumerate(RATES))
 
 
-def test_optuna_prunes_and_keeps_the_rates(tmp_path):
+def test_optuna_keeps_the_rates(tmp_path):
     storage = f"sqlite:///{tmp_path}/optuna.db"
 
     def objective(trial):
-        own = decay(trial.suggest_float("base_lr", 0.01, 0.1))
+        base_lr = trial.suggest_float("base_lr", 0.01, 0.1)
+        own = WarmupExponentialDecay(base_lr, 1e-4, 5)
         pruning = optuna_integration.KerasPruningCallback(trial, "loss")
-        history = build().fit(X, Y, callbacks=[own, pruning], **FIT).history
+        history = build_model().fit(X, Y, callbacks=[own, pruning], **FIT).history
         trial.set_user_attr("learning_rate", history["learning_rate"])
         return history["loss"][-1]
 
@@ -131,7 +107,7 @@ def test_optuna_prunes_and_keeps_the_rates(tmp_path):
     trials = optuna.load_study(study_name="rates", storage=storage).trials
     assert len(trials) == 3
     for trial in trials:
-        rule = decay(trial.params["base_lr"]).rule
+        rule = DecayRule(trial.params["base_lr"], 1e-4, 5)
         assert trial.user_attrs["learning_rate"] == float32_rates(rule, range(5))
         assert sorted(trial.intermediate_values) == list(range(5))
 
@@ -139,10 +115,9 @@ def test_optuna_prunes_and_keeps_the_rates(tmp_path):
 @pytest.mark.parametrize(
     "make, callbacks, expected",
     [
-        (build, [decay, WandbMetricsLogger], RATES),
+        (build_model, [decay, WandbMetricsLogger], RATES),
         # It asks the schedule after the epoch.
-        (planned, [LearningRateLogger, WandbMetricsLogger], [*RATES[1:], RATES[4]]),
-        (planned, [WandbMetricsLogger, LearningRateLogger], [*RATES[1:], RATES[4]]),
+        (scheduled, [LearningRateLogger, WandbMetricsLogger], [*RATES[1:], RATES[4]]),
     ],
 )
 def test_wandb_and_the_next_epochs_rate_of_a_schedule(
@@ -171,8 +146,6 @@ def test_dvclive(make, callback, tmp_path, monkeypatch):
     )
     rows = dvclive.utils.parse_tsv("live/plots/metrics/train/learning_rate.tsv")
     assert [float(row["learning_rate"]) for row in rows] == RATES
-    metrics = json.loads((tmp_path / "live" / "metrics.json").read_text())
-    assert metrics["train"]["learning_rate"] == RATES[4]
 
 
 RAY = """
@@ -194,7 +167,7 @@ class Store(ray.train.UserCallback):
 def train():
     from expdecay_keras import WarmupExponentialDecay
 
-    decay = WarmupExponentialDecay(0.1, 1e-3, n_epochs=5, n_warmup_epochs=1)
+    decay = WarmupExponentialDecay(0.1, 1e-4, n_epochs=5)
     report = tf.keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: ray.train.report(
             {"learning_rate": logs["learning_rate"]}
@@ -231,9 +204,8 @@ def test_optax_decays_like_the_rule():
 
     rule = DecayRule(0.1, 1e-4, 15, 2, 0.01, 3)
     names = {"B": 0.1, "T": 1e-4, "W": 2, "S": 0.01, "H": 3, "D": 9, "s": 7}
-    schedule = recipe_rows()["optax"].call(
-        optax.warmup_exponential_decay_schedule, **names
-    )
+    function = optax.warmup_exponential_decay_schedule
+    schedule = recipe_rows()["optax"].call(function, **names)
     steps = np.arange(16 * 7)  # past the end, too
     with jax.enable_x64(True):
         rates = [float(schedule(step)) for step in steps]

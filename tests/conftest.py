@@ -25,20 +25,10 @@ def floatx():
 
 @pytest.fixture
 def mixed_float16():
-    """Calls a function under the policy, which scales the loss."""
-
-    def call(function, *args):
-        policies = tf.keras.mixed_precision
-        before = policies.global_policy()
-        policies.set_global_policy("mixed_float16")
-        try:
-            model = function(*args)
-        finally:
-            policies.set_global_policy(before)
-        assert hasattr(model.optimizer, "inner_optimizer")
-        return model
-
-    return call
+    """Sets the policy that scales the loss, for the test only."""
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    yield
+    tf.keras.mixed_precision.set_global_policy("float32")
 
 
 @pytest.fixture

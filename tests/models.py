@@ -103,6 +103,17 @@ def warned(function, *args, **options):
     return result, [str(w.message) for w in ours]
 
 
+def begin(callback, model, epoch, epochs=None):
+    """Calls the hooks of an epoch at which `fit` starts; returns the log."""
+    logs = {}
+    callback.set_model(model)
+    callback.set_params({"epochs": epochs})
+    callback.on_train_begin()
+    callback.on_epoch_begin(epoch)
+    callback.on_epoch_end(epoch, logs)
+    return logs
+
+
 class Interrupt(tf.keras.callbacks.Callback):
     """Interrupts training at a batch, counted from 1 since this was made."""
 
@@ -139,6 +150,36 @@ def evaluate(schedule, steps):
     if BACKEND == "tensorflow":
         return rates.numpy()
     return tf.keras.ops.convert_to_numpy(rates)
+
+
+def as_array(steps, dtype):
+    exact = np.array(steps, object)  # NumPy would make floats of large integers
+    return exact.astype(tf.as_dtype(dtype).as_numpy_dtype)
+
+
+def compiled_forms(function):
+    """A function of tensors, and as each backend compiles it."""
+    if BACKEND == "tensorflow":
+        graph, xla = tf.function(function), tf.function(function, jit_compile=True)
+        return [function, graph, xla]
+    if BACKEND == "jax":
+        import jax
+
+        return [function, jax.jit(function)]
+    import torch
+
+    torch._dynamo.reset()
+    return [function, torch.compile(function, fullgraph=True, backend="eager")]
+
+
+def make_tensor(steps, dtype):
+    """A tensor of the backend."""
+    if BACKEND == "torch":
+        import torch
+
+        return torch.tensor(steps, dtype=getattr(torch, dtype))
+    convert = tf.constant if BACKEND == "tensorflow" else tf.keras.ops.convert_to_tensor
+    return convert(as_array(steps, dtype))
 
 
 def assert_equal_arrays(arrays, expected):

@@ -25,9 +25,6 @@ needs_multi_optimizer = pytest.mark.skipif(
     not hasattr(tf.keras.optimizers, "MultiOptimizer"),
     reason="this Keras has no MultiOptimizer",
 )
-needs_steps_per_execution = pytest.mark.skipif(
-    BACKEND == "torch", reason="PyTorch has no steps_per_execution"
-)
 needs_accumulation = pytest.mark.skipif(
     not IS_KERAS_3 or KERAS_VERSION < (3, 3),
     reason="this Keras has no gradient_accumulation_steps",

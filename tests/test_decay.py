@@ -103,7 +103,7 @@ def test_the_rate_is_that_of_the_rule_in_the_optimizers_dtype(dtype, floatx):
 def test_mixed_precision_and_steps_that_loss_scaling_skips(build, make, mixed_float16):
     # tensorflow#32905: a rate callback broke under mixed precision. Lightning#18828: a
     # schedule lags behind if steps are skipped; the callback does not. None is told.
-    model, counts = mixed_float16(build), []
+    model, counts = build(), []
 
     def count(epoch, logs=None):
         counts.append(int(model.optimizer.inner_optimizer.iterations.numpy()))
@@ -134,9 +134,6 @@ print(json.dumps([train(model, decay()), train(model, LearningRateLogger())]))
 """
     histories = json.loads(python(script).stdout.splitlines()[-1])
     assert histories == [RATES, [RATES[4]] * 5]
-
-
-# One callback in several fits
 
 
 def test_nothing_is_left_of_an_earlier_fit():

@@ -39,18 +39,8 @@ def test_the_rate_that_the_epoch_was_trained_with():
     model, by_hand = build_model(optimizers.SGD(schedule)), build_model()
     logged = train(model, LearningRateLogger(), epochs=6)
     assert logged == float32_rates(schedule.rule, range(6))
-    assert {type(rate) for rate in logged} == {float}
     train_at(schedule.rule.learning_rate(np.arange(24) / 4), by_hand)
     models.assert_equal_arrays(model.get_weights(), by_hand.get_weights())
-
-
-def test_one_logger_of_several_models():
-    """Of a schedule, then of a rate that another callback sets."""
-    logger = LearningRateLogger()
-    assert train(scheduled(), logger) == RATES
-    scheduler = callbacks.LearningRateScheduler(lambda epoch, lr: 2.0**-epoch)
-    assert train(build_model(), scheduler, logger, epochs=3) == [1.0, 0.5, 0.25]
-    assert train(scheduled(), logger) == RATES
 
 
 @releases.needs_multi_optimizer
@@ -86,12 +76,7 @@ def test_a_schedule_assigned_after_compile():
 
 def begin(model, epoch):
     """Calls the hooks of an epoch at which `fit` starts; returns the rate logged."""
-    logger, logs = LearningRateLogger(), {}
-    logger.set_model(model)
-    logger.on_train_begin()
-    logger.on_epoch_begin(epoch)
-    logger.on_epoch_end(epoch, logs)
-    return logs["learning_rate"]
+    return models.begin(LearningRateLogger(), model, epoch)["learning_rate"]
 
 
 def position(epoch, count, cure, name="", n_steps=20, steps_per_epoch=4):
@@ -133,7 +118,6 @@ SPENT = (
         pytest.param(20, 7, None, id="past the end, as planned"),
         pytest.param(28, 5, None, id="past the end, as planned, further"),
         pytest.param(0, 2, state_cure(8), id="a fresh optimizer"),
-        pytest.param(7, 2, count_cure(8), id="a step behind"),
         pytest.param(11, 2, count_cure(8), id="inside the epoch"),
         pytest.param(12, 2, count_cure(8), id="an epoch ahead"),
         pytest.param(20, 2, count_cure(8), id="spent, but not planned so"),
@@ -190,30 +174,18 @@ def test_each_of_several_optimizers_is_named_and_told_of_once():
 
 
 @BOTH_OPTIMIZERS
-def test_the_callback_in_place_of_a_fresh_optimizers_schedule(optimizer):
-    """It trains as a loop that sets the rates by hand."""
+def test_a_fresh_optimizer(optimizer):
+    """The callback trains as a loop does; a schedule with its count set, with SGD."""
     # keras#22010 asks how to resume an exponential decay.
     own, by_hand = (build_model(optimizer(0.5)) for _ in range(2))
     assert train(own, decay(), initial_epoch=2) == RATES[2:]
     train_at(np.repeat(RATES[2:], 4), by_hand)
     models.assert_equal_arrays(own.get_weights(), by_hand.get_weights())
-
-
-def test_a_count_set_on_a_fresh_optimizer():
-    """Right with SGD; Adam would take steps that are three times too large."""
-    own = build_model(optimizers.SGD(0.5, momentum=0.9))
-    model = build_model(optimizers.SGD(planned(), momentum=0.9))
+    model = scheduled(optimizer=optimizer)
     models.step_count(model.optimizer).assign(8)
-    train(own, decay(), initial_epoch=2)
     assert train(model, LearningRateLogger(), initial_epoch=2) == RATES[2:]
-    models.assert_equal_arrays(model.get_weights(), own.get_weights())
-    for count, times in [(0, 1.0), (12_000, 0.1 / 0.001**0.5)]:
-        model = build_model(optimizers.Adam(0.01))
-        before = model.get_weights()[0]
-        models.step_count(model.optimizer).assign(count)
-        model.train_on_batch(X, models.Y)
-        taken = np.abs(model.get_weights()[0] - before)
-        np.testing.assert_allclose(taken, 0.01 * times, rtol=1e-3)
+    is_same = np.array_equal(model.get_weights()[0], own.get_weights()[0])
+    assert is_same == (optimizer is not optimizers.Adam)
 
 
 @BOTH_OPTIMIZERS
@@ -267,6 +239,20 @@ def test_a_wrong_steps_per_epoch(steps, cure):
     assert rates == float32_rates(RULE, [4 * epoch // steps for epoch in range(5)])
 
 
+def test_of_a_model_that_is_not_compiled():
+    """In a loop of one's own, the model has no `stop_training`."""
+    model = tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(2)])
+    model.optimizer, logger = optimizers.SGD(planned(2)), LearningRateLogger()
+    model.optimizer.build(model.trainable_variables)
+    logger.set_model(model)
+    logger.on_train_begin()
+    logger.on_epoch_begin(0)
+    models.step_count(model.optimizer).assign(3)
+    logger.on_epoch_end(0)
+    _, messages = warned(logger.on_train_end)
+    assert messages == [drift(3, 2, UNKNOWN)]
+
+
 @releases.needs_tensorflow
 def test_several_updates_per_batch():
     # SkyRL#872: the advice to count batches could be followed for ever.
@@ -304,13 +290,6 @@ def test_a_dataset_of_unknown_length():
 
 
 # No false alarm: a warning that is not expected fails a test
-
-
-def test_each_fit_carries_on():
-    model, logger, rates = scheduled(), LearningRateLogger(), []
-    for first, last in [(0, 2), (2, 4), (0, 1)]:
-        rates += train(model, logger, initial_epoch=first, epochs=last)
-    assert rates == RATES
 
 
 def test_steps_per_epoch_are_the_batches_trained_on():

@@ -28,21 +28,6 @@ class WithoutConfig(SGD):
         raise NotImplementedError
 
 
-class FloatRate(SGD):
-    """Answers with a Python float where Keras has a variable."""
-
-    @property
-    def learning_rate(self):
-        return float(tf.keras.backend.get_value(self._learning_rate))
-
-    @learning_rate.setter
-    def learning_rate(self, rate):
-        self._learning_rate.assign(rate)
-
-    def _backend_update_step(self, gradients, variables, rate):
-        super()._backend_update_step(gradients, variables, self._learning_rate)
-
-
 class DelegatedRate:
     """Has the rate of another optimizer."""
 
@@ -91,16 +76,13 @@ class LegacyWrapper(DelegatedRate, legacy.Optimizer):
     "make",
     [
         lambda: WithoutConfig(0.5),
-        pytest.param(
-            lambda: FloatRate(0.5), marks=[releases.needs_tensorflow, needs_keras_3]
-        ),
         pytest.param(lambda: Wrapper(SGD(0.5)), marks=wraps),
         pytest.param(lambda: Wrapper(Wrapper(SGD(0.5))), marks=wraps),
         pytest.param(
             lambda: LegacyWrapper(legacy.SGD(0.5)), marks=needs_legacy_optimizers
         ),
     ],
-    ids=["config", "float", "wrapped", "wrapped-twice", "legacy"],
+    ids=["config", "wrapped", "wrapped-twice", "legacy"],
 )
 def test_a_rate_that_can_be_set(make):
     model = build_model(make(), run_eagerly=releases.BACKEND == "tensorflow")
@@ -168,6 +150,9 @@ OURS = "its schedule, WarmupExponentialSchedule, sets it"
         pytest.param(SGD, lambda *step: 0.25, NOT_A_NUMBER, marks=needs_keras_3),
         pytest.param(ReadOnly, 0.25, NOT_A_NUMBER, marks=needs_keras_3),
         pytest.param(legacy.SGD, halved(), KERAS_S, marks=needs_legacy_optimizers),
+        pytest.param(
+            legacy.SGD, lambda: 0.25, NOT_A_NUMBER, marks=needs_legacy_optimizers
+        ),
         pytest.param(falling, 0.25, NOT_A_NUMBER, marks=needs_legacy_optimizers),
     ],
 )
@@ -206,15 +191,6 @@ def test_several_optimizers_one_of_which_has_a_schedule():
 
 
 @releases.needs_multi_optimizer
-def test_the_callback_sets_all_optimizers():
-    # keras PR 22959: with several optimizers only one was set.
-    pair = SGD(0.5, name="a"), tf.keras.optimizers.Adam(0.5, name="b")
-    rates = {"learning_rate_a": RATES, "learning_rate_b": RATES}
-    assert train_all(multiple(*pair), decay()) == rates
-    assert [float(one.learning_rate.numpy()) for one in pair] == [RATES[4]] * 2
-
-
-@releases.needs_multi_optimizer
 @releases.needs_tensorflow
 def test_optimizers_that_are_not_known_before_the_model_is_built():
     model = tf.keras.Sequential([tf.keras.layers.Dense(2)])
@@ -234,9 +210,7 @@ def test_optimizers_that_are_not_known_before_the_model_is_built():
         (["a_2", "a", "a"], ["a_2", "a", "a_1"]),
     ],
 )
-@pytest.mark.parametrize(
-    "hold", [list, tuple, lambda several: dict(enumerate(several))]
-)
+@pytest.mark.parametrize("hold", [list, lambda several: dict(enumerate(several))])
 def test_optimizers_of_the_same_name_are_logged_under_different_names(
     names, logged, hold
 ):

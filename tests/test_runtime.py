@@ -1,4 +1,4 @@
-"""Making a rule, callback or schedule does nothing to TensorFlow's runtime."""
+"""What making our objects, and training with them, does to TensorFlow's runtime."""
 
 import pytest
 from releases import BACKEND

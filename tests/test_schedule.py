@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import RATES, assert_equal_arrays, build_model, evaluate, planned, train
+from models import assert_equal_arrays, build_model, evaluate, planned, train
 from oracle import REFERENCE_TABLE, float32_rates, random_rules
 from releases import BACKEND, needs_tensorflow
 
@@ -100,11 +100,6 @@ def test_operations_in_a_graph_and_their_names(steps_per_epoch, n_epochs, expect
     assert any(operation.name.startswith("mine/") for operation in operations)
 
 
-def test_jit_compiled_model():
-    model = build_model(tf.keras.optimizers.SGD(planned()), jit_compile=True)
-    assert train(model, LearningRateLogger(), epochs=2) == RATES[:2]
-
-
 # The function
 
 
@@ -133,7 +128,6 @@ def test_learning_rate_scheduler_with_reduce_lr_on_plateau():
     reduce = tf.keras.callbacks.ReduceLROnPlateau(
         "loss", factor=0.1, patience=1, min_delta=1e9
     )
-    train(model, scheduler, LearningRateLogger(), reduce, epochs=4)
-    # Reduced tenfold after epochs 1, 2 and 3, on top of the decay from 0.8 to 0.1.
-    rate = model.optimizer.learning_rate.numpy()
-    np.testing.assert_allclose(rate, 0.1 * 0.001, rtol=1e-6)
+    rates = train(model, scheduler, reduce, LearningRateLogger(), epochs=4)
+    # Reduced tenfold after epochs 1 and 2, on top of the decay from 0.8 to 0.1.
+    np.testing.assert_allclose(rates, [0.8, 0.4, 0.02, 0.001], rtol=1e-6)

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import build_model, evaluate, planned
+from models import (
+    as_array,
+    build_model,
+    compiled_forms,
+    evaluate,
+    make_tensor,
+    planned,
+)
 from oracle import float32_rates
 from releases import BACKEND, needs_tensorflow, needs_torch
 
@@ -14,7 +21,6 @@ FLOATS = ["float16", "bfloat16", "float32", "float64"]
 EDGES = [0, 1, 3, 4, 5, 7, 8, 17, 23, 24, 25, 127, 128, 255, 32_767, 65_535, 65_536]
 LARGE = [2**31 - 1, 2**31, 2**32 - 1, 5 * 10**9, 2**40, 2**53, 2**63 - 1, 2**64 - 1]
 STEPS = [-(2**40) - 5, -(2**31), -129, -128, -5, -1, *EDGES, *LARGE]
-
 
 FEW = {"base_lr": 0.1, "target_lr": 1e-3, "n_epochs": 6, "steps_per_epoch": 4}
 # Of a few rates and of many, and of steps that an int32 cannot hold.
@@ -45,11 +51,6 @@ def held_by(dtype):
     return [step for step in STEPS if dtype.min <= step <= dtype.max]
 
 
-def as_array(steps, dtype):
-    exact = np.array(steps, object)  # NumPy would make floats of large integers
-    return exact.astype(tf.as_dtype(dtype).as_numpy_dtype)
-
-
 # Python's and NumPy's numbers, looked up before a backend narrows them
 
 
@@ -75,45 +76,18 @@ def test_lists_ranges_and_shapes():
     assert evaluate(schedule, np.zeros((0, 2), int)).shape == (0, 2)
 
 
-@pytest.mark.parametrize("step", [10**25, 1e30, float("inf")])
-def test_steps_beyond_every_integer(step):
-    assert evaluate(planned(), step) == np.float32(1e-4)
-
-
-@pytest.mark.parametrize("step", [17.0, 17.75, np.float64(17.999), np.float32(17.5)])
-def test_fractions_are_truncated(step):
-    for schedule in SCHEDULES.values():
+@of_each_schedule
+def test_fractions_are_truncated_and_any_step_may_be_large(schedule):
+    for step in (17.75, np.float64(17.999), np.float32(17.5)):
         assert [evaluate(schedule, step).item()] == expected_rates(schedule, [17])
+    for function in compiled_forms(schedule):
+        rate = evaluate(function, make_tensor([17.5], "float32"))
+        assert rate.tolist() == expected_rates(schedule, [17])
+    for step in (10**25, 1e30, float("inf")):
+        assert evaluate(schedule, step) == np.float32(schedule.rule.target_lr)
 
 
 # Tensors
-
-
-def compiled_forms(function):
-    """A function of tensors, and as each backend compiles it."""
-    if BACKEND == "tensorflow":
-        graph, xla = tf.function(function), tf.function(function, jit_compile=True)
-        return [function, graph, xla]
-    if BACKEND == "jax":
-        import jax
-
-        return [function, jax.jit(function)]
-    import torch
-
-    torch._dynamo.reset()
-    return [function, torch.compile(function, fullgraph=True, backend="eager")]
-
-
-def make_tensor(steps, dtype):
-    if BACKEND == "tensorflow":
-        return tf.constant(as_array(steps, dtype))
-    if BACKEND == "jax":
-        import jax
-
-        return jax.numpy.asarray(as_array(steps, dtype))
-    import torch
-
-    return torch.tensor(steps, dtype=getattr(torch, dtype))
 
 
 @of_each_schedule
@@ -210,20 +184,15 @@ def test_a_whole_optimizer_step_in_one_graph():
     # pytorch#106802, #117807: an index read back as a number breaks the graph.
     import torch
 
-    torch._dynamo.reset()
     model = build_model(tf.keras.optimizers.SGD(planned()))
-    optimizer = model.optimizer
-    optimizer.build(model.trainable_variables)
-    gradients = [torch.ones_like(v.value.data) for v in model.trainable_variables]
-    update = torch.compile(
-        lambda: optimizer.apply(gradients, model.trainable_variables),
-        fullgraph=True,
-        backend="eager",
-    )
+    optimizer, variables = model.optimizer, model.trainable_variables
+    optimizer.build(variables)
+    gradients = [torch.ones_like(variable.value.data) for variable in variables]
+    _, update = compiled_forms(lambda: optimizer.apply(gradients, variables))
     weights = []
     with torch.no_grad():
         for _ in range(7):
-            weights.append(float(model.trainable_variables[0].value[0, 0]))
+            weights.append(float(variables[0].value[0, 0]))
             update()
     taken = -np.diff(weights)
     np.testing.assert_allclose(taken, expected_rates(planned(), range(6)), rtol=1e-5)

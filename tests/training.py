@@ -10,7 +10,6 @@ from expdecay_keras import LearningRateLogger
 
 SCHEDULES = {"callback": None, "schedule": planned(staircase=False)}
 
-
 rng = np.random.default_rng(0)
 ROWS = tuple(rng.normal(size=(16, n)).astype("float32") for n in (3, 2))
 

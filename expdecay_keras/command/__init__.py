@@ -41,11 +41,13 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        print(
-            "\nInterrupted. To resume after the last complete epoch, run `train` again "
-            "without --overwrite.",
-            file=sys.stderr,
-        )
+        message = "\nInterrupted."
+        if command == "train":
+            message += (
+                " To resume after the last complete epoch, run `train` again without "
+                "--overwrite."
+            )
+        print(message, file=sys.stderr)
         return 130
     except (ImportError, OSError, ValueError, tf.errors.OpError) as error:
         if isinstance(error, BrokenPipeError):
@@ -118,9 +120,7 @@ def _add_train(commands: Any) -> None:
     )
 
 
-def _add_rule(
-    parser: argparse.ArgumentParser, defaults: dict[str, Any], start_lr: str
-) -> None:
+def _add_rule(parser: Any, defaults: dict[str, Any], start_lr: str) -> None:
     """Adds the options of a rule; those without a default are required."""
     for name, (settings, text) in RULE_OPTIONS.items():
         shown = start_lr if name == "warmup_start_lr" else "%(default)s"

@@ -74,18 +74,14 @@ def _decay_in_numbers(rule: DecayRule) -> list[str]:
         f"decay rate: {rule.decay_rate:.6g} per epoch",
         f"factor: {factor:.6g} per epoch",
     ]
-    if rule.decay_rate < 0:
-        lines.append(f"half-life: {_in_epochs(math.log(2) / -rule.decay_rate)}")
-    elif rule.decay_rate > 0:
-        lines.append(f"doubling time: {_in_epochs(math.log(2) / rule.decay_rate)}")
+    if rule.decay_rate != 0:
+        name = "half-life" if rule.decay_rate < 0 else "doubling time"
+        duration = f"{math.log(2) / abs(rule.decay_rate):.6g}"
+        unit = "epoch" if duration == "1" else "epochs"
+        lines.append(f"{name}: {duration} {unit}")
     if round(factor, 12) < 0.1:
         lines.append("note: a steep decay: with momentum, the loss can rise")
     return lines
-
-
-def _in_epochs(duration: float) -> str:
-    number = f"{duration:.6g}"
-    return f"{number} epoch" if number == "1" else f"{number} epochs"
 
 
 def _bar_lengths(rates: list[float], width: int) -> list[int]:

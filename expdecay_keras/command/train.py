@@ -66,7 +66,7 @@ def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
         decay = _load_callback(run_dir, rule)
         model = _load_model(run_dir / "model.keras")
         n_epochs_done = _keras.count_steps(model.optimizer) // STEPS_PER_EPOCH
-        history = _load_history(run_dir / "history.csv", n_epochs_done)
+        history = _load(run_dir / "history.csv", _read_history, n_epochs_done)
         # Written before training, too: whatever prevents this is found at once.
         save_plot(rule, run_dir / "learning_rate.png")
         _write_history(history, run_dir / "history.csv")
@@ -75,7 +75,7 @@ def train(rule: DecayRule, run_dir: Path, overwrite: bool) -> None:
             print(f"{run_dir} already contains the finished run.")
             print("Pass --overwrite to train again.")
         else:
-            _fit(model, decay, history, run_dir)
+            _fit(model, n_epochs_done, rule.n_epochs, [decay, _Saver(history, run_dir)])
             _write_scalars(history, run_dir / "tensorboard")
     print(
         f"Test accuracy: {history[-1]['val_accuracy']:.3f}, test loss: "
@@ -106,23 +106,18 @@ def _lock(run_dir: Path) -> Iterator[None]:
         os.close(directory)
 
 
-def _fit(
-    model: Any,
-    decay: WarmupExponentialDecay,
-    history: list[dict[str, float]],
-    run_dir: Path,
-) -> None:
+def _fit(model: Any, initial_epoch: int, epochs: int, callbacks: list[Any]) -> None:
     x_train, y_train, x_test, y_test = _load_data()
     model.fit(
         x_train,
         y_train,
         batch_size=BATCH_SIZE,
-        initial_epoch=len(history),
-        epochs=decay.rule.n_epochs,
+        initial_epoch=initial_epoch,
+        epochs=epochs,
         shuffle=False,
         validation_data=(x_test, y_test),
         verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[decay, _Saver(history, run_dir)],
+        callbacks=callbacks,
     )
 
 
@@ -137,9 +132,7 @@ class _Saver(tf.keras.callbacks.Callback):
         self.history.append({name: float(logs[name]) for name in METRICS})
         _write_history(self.history, self.run_dir / "history.csv")
         # TensorFlow 2.12 would otherwise write HDF5.
-        options: dict[str, Any] = (
-            {} if _keras.IS_KERAS_3 else {"save_format": "keras_v3"}
-        )
+        options: Any = {} if _keras.IS_KERAS_3 else {"save_format": "keras_v3"}
         with _replacement(self.run_dir / "model.keras") as partial:
             self.model.save(partial, **options)
 
@@ -222,10 +215,10 @@ def _load_model(path: Path) -> Any:
     return build_model()
 
 
-def _load(path: Path, read: Callable[[Path], Any]) -> Any:
+def _load(path: Path, read: Callable[..., Any], *arguments: Any) -> Any:
     """Returns what a function reads from a file; names the file if it fails."""
     try:
-        return read(path)
+        return read(path, *arguments)
     except Exception as error:  # a loader may raise anything, depending on the file
         # Keras 3 puts the cause behind the whole config.
         cause = str(error).rpartition("Exception encountered: ")[2].strip()
@@ -250,14 +243,10 @@ def build_model() -> Any:
     return model
 
 
-def _load_history(path: Path, n_epochs: int) -> list[dict[str, float]]:
+def _read_history(path: Path, n_epochs: int) -> list[dict[str, float]]:
     """Returns the metrics of the epochs that the model was trained for."""
     if n_epochs == 0:
         return []
-    return _load(path, lambda path: _read_history(path, n_epochs))
-
-
-def _read_history(path: Path, n_epochs: int) -> list[dict[str, float]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))[:n_epochs]
     if [row["epoch"] for row in rows] != [str(epoch) for epoch in range(n_epochs)]:

