@@ -20,9 +20,6 @@ IS_KERAS_3 = hasattr(tf.keras, "ops")
 BACKEND = tf.keras.backend.backend()  # Keras 3 may run on JAX or PyTorch
 LARGEST_TABLE = 2**16 if BACKEND == "tensorflow" else 2**23
 name_scope = tf.keras.name_scope if IS_KERAS_3 else tf.name_scope
-to_tensor = tf.convert_to_tensor
-if BACKEND != "tensorflow":
-    to_tensor = tf.keras.ops.convert_to_tensor
 
 
 # Optimizers
@@ -100,7 +97,7 @@ def is_settable(optimizer: Any) -> bool:
 def learning_rate(optimizer: Any) -> float:
     """Returns the rate of the optimizer's next step."""
     if IS_KERAS_3:
-        return float(to_tensor(optimizer.learning_rate))
+        return float(tf.keras.ops.convert_to_tensor(optimizer.learning_rate))
     if _has_decay(optimizer):
         rate = optimizer._decayed_lr(tf.float32)
     else:
@@ -125,7 +122,7 @@ def _own_count(optimizer: Any) -> int:
     if not hasattr(optimizer, "iterations"):
         return -1
     if IS_KERAS_3:
-        return int(to_tensor(optimizer.variables[0]))
+        return int(tf.keras.ops.convert_to_tensor(optimizer.variables[0]))
     return int(tf.keras.backend.get_value(optimizer.iterations))
 
 
@@ -172,7 +169,8 @@ def rate_index(step: Any, steps_per_rate: int, last: int) -> Any:
     Numbers, arrays and TensorFlow's eager tensors give a NumPy array, other tensors
     give a tensor.
     """
-    if tf.is_tensor(step) and tf.executing_eagerly():
+    is_eager = tf.is_tensor(step) and tf.executing_eagerly()
+    if is_eager and hasattr(step, "numpy"):  # a symbolic tensor of Keras 2 has none
         step = step.numpy()
     if isinstance(step, (Number, np.generic, np.ndarray, list, tuple, range)):
         # Long double is exact for every integer of 64 bits.
