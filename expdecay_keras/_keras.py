@@ -20,6 +20,10 @@ IS_KERAS_3 = hasattr(tf.keras, "ops")
 BACKEND = tf.keras.backend.backend()  # Keras 3 may run on JAX or PyTorch
 LARGEST_TABLE = 2**16 if BACKEND == "tensorflow" else 2**23
 name_scope = tf.keras.name_scope if IS_KERAS_3 else tf.name_scope
+# Of a variable under a distribution strategy, Keras's own would not be a tensor.
+to_tensor = tf.convert_to_tensor
+if BACKEND != "tensorflow":
+    to_tensor = tf.keras.ops.convert_to_tensor
 
 
 # Optimizers
@@ -97,7 +101,7 @@ def is_settable(optimizer: Any) -> bool:
 def learning_rate(optimizer: Any) -> float:
     """Returns the rate of the optimizer's next step."""
     if IS_KERAS_3:
-        return float(tf.keras.ops.convert_to_tensor(optimizer.learning_rate))
+        return float(to_tensor(optimizer.learning_rate))
     if _has_decay(optimizer):
         rate = optimizer._decayed_lr(tf.float32)
     else:
@@ -122,7 +126,7 @@ def _own_count(optimizer: Any) -> int:
     if not hasattr(optimizer, "iterations"):
         return -1
     if IS_KERAS_3:
-        return int(tf.keras.ops.convert_to_tensor(optimizer.variables[0]))
+        return int(to_tensor(optimizer.variables[0]))
     return int(tf.keras.backend.get_value(optimizer.iterations))
 
 
