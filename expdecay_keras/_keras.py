@@ -158,6 +158,11 @@ def _has_decay(optimizer: Any) -> bool:
 
 # The look-up of a schedule's rates
 
+# Types, because `torch.compile` cannot trace `tf.is_tensor`.
+TENSORS: Any = (tf.Tensor, tf.Variable)
+if IS_KERAS_3 and BACKEND == "tensorflow":
+    TENSORS += (tf.keras.Variable,)
+
 
 def table(rates: npt.NDArray[np.float64], dtype: str) -> Any:
     """Returns rates in a dtype, in the form that `look_up` takes."""
@@ -173,8 +178,7 @@ def rate_index(step: Any, steps_per_rate: int, last: int) -> Any:
     Numbers, arrays and TensorFlow's eager tensors give a NumPy array, other tensors
     give a tensor.
     """
-    is_eager = tf.is_tensor(step) and tf.executing_eagerly()
-    if is_eager and hasattr(step, "numpy"):  # a symbolic tensor of Keras 2 has none
+    if isinstance(step, TENSORS) and tf.executing_eagerly():
         step = step.numpy()
     if isinstance(step, (Number, np.generic, np.ndarray, list, tuple, range)):
         # Long double is exact for every integer of 64 bits.
