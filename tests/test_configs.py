@@ -4,18 +4,11 @@ import copy
 import json
 import pickle
 
+import models
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import (
-    RATES,
-    build_model,
-    compiled_forms,
-    decay,
-    evaluate,
-    make_tensor,
-    train,
-)
+from models import RATES, build_model, decay, evaluate, train
 
 from expdecay_keras import (
     DecayRule,
@@ -169,5 +162,5 @@ def test_a_copy_of_a_schedule_is_equal_small_and_can_be_compiled(duplicate, floa
     assert rates.dtype == np.float16
     np.testing.assert_array_equal(rates, evaluate(schedule, steps))
     assert len(pickle.dumps(schedule)) < 1000
-    for function in compiled_forms(copied):
-        assert float(function(make_tensor(70, "int32"))) == rates[10]
+    for function in models.compiled_forms(copied):
+        assert float(function(models.make_tensor(70, "int32"))) == rates[10]

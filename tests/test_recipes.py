@@ -1,6 +1,4 @@
-"""Each row of .github/RECIPES.md, against the recipe's own formula.
-
-The rows of optax and torch are in clients.py.
+"""Each row of .github/RECIPES.md (optax and torch: clients.py), by its own formula.
 
 The formulas are written from the sources that the rows link to, in NumPy, and know
 nothing of the package. `k` contains the values of the row's names.

@@ -1,16 +1,10 @@
 """A schedule takes whatever step Keras's own schedules take, on every backend."""
 
+import models
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import (
-    as_array,
-    build_model,
-    compiled_forms,
-    evaluate,
-    make_tensor,
-    planned,
-)
+from models import as_array, compiled_forms, evaluate, make_tensor, planned
 from oracle import float32_rates
 from releases import BACKEND, needs_tensorflow, needs_torch
 
@@ -184,7 +178,7 @@ def test_a_whole_optimizer_step_in_one_graph():
     # pytorch#106802, #117807: an index read back as a number breaks the graph.
     import torch
 
-    model = build_model(tf.keras.optimizers.SGD(planned()))
+    model = models.build_model(tf.keras.optimizers.SGD(planned()))
     optimizer, variables = model.optimizer, model.trainable_variables
     optimizer.build(variables)
     gradients = [torch.ones_like(variable.value.data) for variable in variables]

@@ -25,9 +25,8 @@ def curve_of(schedule, steps):
 
 
 @pytest.mark.parametrize("update_freq", [1, 5])
-def test_the_rate_of_every_nth_step_is_in_one_file_of_several_fits(
-    update_freq, tmp_path
-):
+def test_the_rate_of_every_nth_step_is_in_one_file(update_freq, tmp_path):
+    """Of several fits, too."""
     # tf-keras#403, keras#14291 ask for the rate of every batch. keras#888: one `fit`
     # per epoch. tensorboard#4955: thousands of files.
     schedule = planned(staircase=False)

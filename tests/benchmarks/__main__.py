@@ -2,7 +2,7 @@
 
 The contestants of a comparison take turns in one process; a figure is the ratio of
 their medians. Absolute times depend on the machine. Needs the extra `test`; takes about
-two minutes on two cores. On another backend only what works there is measured.
+a minute on two cores. On another backend only what works there is measured.
 """
 
 import os
@@ -156,14 +156,12 @@ def benchmark_steep_decay():
 
 def main():
     print(f"{'figure':<72} {'measured':>10} {'at most':>9}")
-    start = time.perf_counter()
     benchmark_hooks()
     if tf.keras.backend.backend() == "tensorflow":
         benchmark_steps(jit_compile=False)
         benchmark_steps(jit_compile=True)
         benchmark_exactness()
         benchmark_steep_decay()
-    print(f"\n{time.perf_counter() - start:.0f} seconds")
 
 
 if __name__ == "__main__":
