@@ -24,9 +24,8 @@ from wandb.integration.keras import WandbMetricsLogger
 from expdecay_keras import DecayRule, LearningRateLogger, WarmupExponentialDecay
 
 # A model to train, and the callback that logs its rate.
-TRAINED = [(build_model, decay), (scheduled, LearningRateLogger)]
 by_both = pytest.mark.parametrize(
-    "make, callback", TRAINED, ids=["callback", "schedule"]
+    "make, callback", [(build_model, decay), (scheduled, LearningRateLogger)]
 )
 
 

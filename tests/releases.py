@@ -14,6 +14,7 @@ KERAS_VERSION = tuple(
 needs_tensorflow = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="only for TensorFlow"
 )
+needs_jax = pytest.mark.skipif(BACKEND != "jax", reason="only for JAX")
 needs_torch = pytest.mark.skipif(BACKEND != "torch", reason="only for PyTorch")
 needs_keras_2 = pytest.mark.skipif(IS_KERAS_3, reason="this is Keras 3")
 needs_keras_3 = pytest.mark.skipif(not IS_KERAS_3, reason="this is Keras 2")

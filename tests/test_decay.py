@@ -82,7 +82,7 @@ def test_nothing_is_traced_again():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-def test_the_rate_is_that_of_the_rule_in_the_optimizers_dtype(dtype, floatx):
+def test_other_dtypes_than_float32(dtype, floatx):
     if dtype == "bfloat16" and (not IS_KERAS_3 or KERAS_VERSION < (3, 1)):
         pytest.skip("this Keras does not accept bfloat16 as floatx")
     x64 = contextlib.nullcontext()

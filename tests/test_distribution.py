@@ -11,17 +11,15 @@ import pytest
 from models import RATES
 from processes import SECONDS, free_addresses
 from releases import (
-    BACKEND,
     IS_KERAS_3,
     KERAS_VERSION,
+    needs_jax,
     needs_keras_2,
     needs_keras_3,
     needs_tensorflow,
     needs_torch,
 )
 from training import SCHEDULES, Training
-
-only_jax = pytest.mark.skipif(BACKEND != "jax", reason="only for JAX")
 
 
 def result_of(*processes):
@@ -82,7 +80,7 @@ print(json.dumps(result))
 """
 
 
-@only_jax
+@needs_jax
 def test_four_devices_by_data_parallel_and_by_model_parallel(start, single):
     flag = "--xla_force_host_platform_device_count=4"
     for result in result_of(start(FOUR_DEVICES, XLA_FLAGS=flag)):
@@ -108,7 +106,7 @@ print(json.dumps([unbroken, resumed]))
 """
 
 
-@only_jax
+@needs_jax
 def test_two_processes_train_save_and_resume(start, single, tmp_path_factory):
     environment = {
         "KERAS_DISTRIBUTION_JOB_ADDRESSES": free_addresses(1)[0],

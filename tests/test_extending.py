@@ -41,10 +41,6 @@ def train_both(optimizer, epochs, first, second):
     return rates, model.get_weights(), own.get_weights()
 
 
-def momentum(rate):
-    return tf.keras.optimizers.SGD(rate, momentum=0.9)
-
-
 def test_extended_after_the_end():
     """From the old target to a new one, by callback or by schedule."""
     adam = tf.keras.optimizers.Adam
@@ -60,12 +56,13 @@ def test_decide_later_when_to_decay():
     # WeatherGenerator#1199, transformers#35453: a run of which the end is not planned.
     e, d = 3, 4
     hold, cool = (0.1, 0.1, 1000, 2), (0.1, 1e-3, e + d, 0, None, e - 1)
-    rates, weights, others = train_both(momentum, e, hold, cool)
+    sgd = tf.keras.optimizers.SGD
+    rates, *both = train_both(lambda rate: sgd(rate, momentum=0.9), e, hold, cool)
     expected = 0.1 * 0.01 ** (np.arange(1, d + 1) / d)
     np.testing.assert_allclose(rates, [0.1] * e + expected.tolist(), rtol=1e-6)
     assert rates[-1] == np.float32(1e-3)
     if BACKEND != "jax":
-        assert_equal_arrays(weights, others)
-    for weight, other in zip(weights, others, strict=True):
+        assert_equal_arrays(*both)
+    for weight, other in zip(*both, strict=True):
         # XLA compiles the two steps differently, by a last bit here and there.
         np.testing.assert_allclose(weight, other, rtol=1e-5)

@@ -64,7 +64,7 @@ def test_legacy_optimizers():
 
 
 @releases.needs_keras_2
-def test_a_schedule_assigned_after_compile():
+def test_keras_2_logs_a_schedule_before_its_first_step():
     # keras#19492: Keras 2 has no current rate before the first step.
     model = build_model()
     model.optimizer.learning_rate = planned()
@@ -127,7 +127,7 @@ SPENT = (
         pytest.param(20, 0, SPENT, id="spent"),
     ],
 )
-def test_where_the_schedule_is(count, epoch, cure):
+def test_warns_of_a_schedule_at_the_wrong_step(count, epoch, cure):
     # tensorflow#49208, keras#16252, keras#4446, simpletransformers#72.
     model = scheduled()
     models.step_count(model.optimizer).assign(count)
@@ -169,12 +169,11 @@ def test_each_of_several_optimizers_is_named_and_told_of_once():
     ]
 
 
-# Its cures, on weights. (That of the optimizer's state is tested in test_saving, that
-# of a spent schedule in test_extending.)
+# Its cures, on weights (see also test_saving and test_extending)
 
 
 @BOTH_OPTIMIZERS
-def test_a_fresh_optimizer(optimizer):
+def test_cures_of_a_fresh_optimizer(optimizer):
     """The callback trains as a loop does; a schedule with its count set, with SGD."""
     # keras#22010 asks how to resume an exponential decay.
     own, by_hand = (build_model(optimizer(0.5)) for _ in range(2))
@@ -205,7 +204,7 @@ def test_a_count_set_after_a_stop_inside_an_epoch(optimizer):
 
 
 @BOTH_OPTIMIZERS
-def test_a_spent_schedule_and_a_fresh_optimizer(optimizer):
+def test_a_cure_of_a_spent_schedule(optimizer):
     model, fresh = (scheduled(optimizer=optimizer) for _ in range(2))
     train(model, LearningRateLogger())
     fresh.set_weights(model.get_weights())

@@ -150,7 +150,7 @@ OURS = "its schedule, WarmupExponentialSchedule, sets it"
         pytest.param(falling, 0.25, NOT_A_NUMBER, marks=needs_legacy_optimizers),
     ],
 )
-def test_a_rate_that_cannot_be_set_can_be_logged(make, rate, reason):
+def test_a_schedule_or_function_is_refused_but_logged(make, rate, reason):
     # tensorflow#36612, keras#14331: training died of an obscure error.
     model = build_model(make(rate))
     with pytest.raises(TypeError) as raised:
@@ -173,15 +173,43 @@ def test_the_schedule_of_a_wrapped_optimizer(tmp_path):
     assert message.endswith("Set steps_per_epoch=4.")
 
 
+# No rate at all
+
+
+def test_an_optimizer_that_cannot_be_served(tmp_path):
+    message = (
+        "The model has no optimizer with a `learning_rate` that could be set or "
+        "logged. Compile the model with the optimizer that trains it, or build that "
+        "optimizer with a WarmupExponentialSchedule. Received: model.optimizer="
+    )
+    uncompiled = tf.keras.Sequential([tf.keras.layers.Dense(2)])
+    model, without_a_rate = build_model(), object()
+    model.optimizer = without_a_rate
+    for callback in (decay(), LearningRateLogger(), LearningRateTensorBoard(tmp_path)):
+        for one, received in [(uncompiled, None), (model, without_a_rate)]:
+            callback.set_model(one)
+            with pytest.raises(TypeError) as raised:
+                callback.on_train_begin()
+            assert str(raised.value) == f"{message}{received}"
+
+
 # Several in one
 
 
 @releases.needs_multi_optimizer
-def test_several_optimizers_one_of_which_has_a_schedule():
+def test_several_are_refused_if_one_has_a_schedule():
     model = multiple(SGD(0.5), tf.keras.optimizers.Adam(halved()))
     with pytest.raises(TypeError) as raised:
         train(model, decay())
     assert str(raised.value) == refused("Adam", KERAS_S)
+
+
+@releases.needs_multi_optimizer
+def test_the_callback_sets_all_of_several():
+    # keras PR 22959: with several optimizers only one was set.
+    model = multiple(SGD(0.5, name="a"), tf.keras.optimizers.Adam(0.5, name="b"))
+    rates = {"learning_rate_a": RATES, "learning_rate_b": RATES}
+    assert train_all(model, decay()) == rates
 
 
 @releases.needs_multi_optimizer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from oracle import float32_rates
 from processes import free_addresses
-from releases import BACKEND
+from releases import BACKEND, needs_jax
 
 from expdecay_keras import DecayRule
 from expdecay_keras.command import main
@@ -28,6 +28,7 @@ def test_docstring_examples(name):
     assert examples.attempted > 0 and examples.failed == 0
 
 
+KAGGLE = DecayRule(4e-4, 1e-5 + 39e-5 * 0.8**14, 20, 5, 1e-5)
 # How a block begins, the model that it trains, the rule of its rates, and its epochs.
 TRAINED = [
     ("import numpy", "model", DecayRule(0.1, 1e-4, 20, 2), range(20)),
@@ -36,6 +37,7 @@ TRAINED = [
     ("hold =", "model", DecayRule(0.1, 1e-3, 20, 0, None, 11), range(12, 20)),
     ("decay =", "model", DecayRule(1e-3, 1e-6, 30, 20), range(20, 30)),
     ("planned.optimizer", "planned", DecayRule(1e-4, 1e-6, 30, 20), range(20, 30)),
+    ("EPOCHS,", "model", KAGGLE, range(20)),
 ]
 
 
@@ -91,7 +93,7 @@ def test_commands_are_those_that_ci_runs(script):
     assert sorted(re.findall(r"expdecay-keras (\w+)", README)) == ["preview", "train"]
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="only for JAX")
+@needs_jax
 def test_two_jax_processes_as_shown(start, tmp_path):
     (script,) = re.findall(r"```python train.py\n(.*?)```", README, re.DOTALL)
     (commands,) = re.findall(r"```\n(export .*?)```", README, re.DOTALL)

@@ -1,3 +1,5 @@
+"""The rule, against tables, an independent oracle and its properties."""
+
 import dataclasses
 
 import numpy as np
@@ -9,7 +11,7 @@ from oracle import REFERENCE_TABLE, random_rules, true_rates
 
 from expdecay_keras import DecayRule
 
-# Tables computed by hand
+# Tables
 
 
 @REFERENCE_TABLE
@@ -117,7 +119,6 @@ def test_the_limits_of_float32_are_legal():
 
 
 # Epochs and dtypes
-
 
 NUMBERS = [3, 3.0, np.int64(3), np.float16(3), [[3, 3], [3, 3]], range(3, 4)]
 ARRAYS = [np.full((2, 3), 3, np.uint8), np.full(1, 3, np.float32), np.zeros((0, 2))]

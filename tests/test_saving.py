@@ -58,6 +58,7 @@ if isinstance(tf.keras.optimizers.SGD(), tf.__internal__.tracking.Trackable):
 
 
 def test_each_way_to_resume_continues_bit_for_bit(tmp_path, python, monkeypatch):
+    """By .keras and .h5 files, weights, a checkpoint, a backup, the callback's JSON."""
     monkeypatch.chdir(tmp_path)
     unbroken, stopped, interrupted = [
         scheduled(optimizer=tf.keras.optimizers.Adam) for _ in range(3)

@@ -35,7 +35,7 @@ def test_it_trains_as_the_callback_does():
     assert_equal_arrays(model.get_weights(), other.get_weights())
 
 
-def test_continuous_is_the_curve_through_the_staircase():
+def test_staircase_and_continuous_follow_the_rule():
     for rule, epochs in random_rules(20, seed=4):
         arguments = {**vars(rule), "steps_per_epoch": 7}
         continuous = WarmupExponentialSchedule(**arguments, staircase=False)
@@ -63,7 +63,7 @@ def test_the_dtype_is_that_of_floatx_when_it_was_made(n_epochs, floatx):
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="it evaluates any number of rates")
-def test_more_rates_than_a_table_may_have():
+def test_at_most_2_to_the_23_rates():
     # tensorflow/models PR 6739: ImageNet's 300 epochs of 5005 steps.
     options = {"steps_per_epoch": 5005, "staircase": False}
     imagenet = WarmupExponentialSchedule(0.1, 1e-4, 300, 5, 0.0, **options)

@@ -1,4 +1,4 @@
-"""A schedule takes whatever step Keras's own schedules take, on every backend."""
+"""A schedule takes steps of every type, on every backend."""
 
 import models
 import numpy as np
@@ -116,7 +116,7 @@ def test_tensorflows_tensors_on_another_backend():
 
 @needs_tensorflow
 @pytest.mark.parametrize("staircase", [True, False], ids=["staircase", "continuous"])
-def test_more_rates_than_are_looked_up(staircase):
+def test_more_than_2_to_the_16_rates(staircase):
     """And steps that a float32 would round."""
     n_epochs, n = 2**17, 2**30 + 11
     schedule = planned(n, n_epochs, staircase=staircase)

@@ -128,7 +128,7 @@ def test_a_copy_writes_a_file_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("update_freq", ["epoch", 3])
-def test_beside_keras_own(update_freq, tmp_path):
+def test_beside_keras_own_which_shows_a_schedules_next_rate(update_freq, tmp_path):
     # tensorflow#44505: `record_if` of Keras's callback dropped the values of others.
     keras = callbacks.TensorBoard(str(tmp_path / "keras"), update_freq=update_freq)
     writer = LearningRateTensorBoard(tmp_path / "ours")

@@ -99,8 +99,6 @@ def benchmark_steps(jit_compile):
     loops = {name: loop_over(schedule) for name, schedule in contestants.items()}
     medians = by_turns(loops, n_rounds=21)
     how = "XLA" if jit_compile else "compiled"
-    for name, seconds in medians.items():
-        report(f"{how} step: {name}, nanoseconds", seconds / int(n_steps) * 1e9)
     ratio = medians["ours, staircase"] / medians["ExponentialDecay"]
     report(f"{how} step: ours, staircase / ExponentialDecay", ratio, 1.15)
     ratio = medians["ours, continuous"] / medians["CosineDecay"]

@@ -82,9 +82,7 @@ def cross_validate(x, y, seed):
 
 def main():
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.demonstration",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--repeats", type=int, default=15, help="2 or more; default %(default)s"

@@ -160,7 +160,7 @@ def test_a_damaged_run_is_refused(name, old, new, reason, run_dir, refused):
     "raised, line",
     [(OSError("a\n  b"), "a b"), (tf.errors.DataLossError(None, None, "x"), "x")],
 )
-def test_errors_of_others(raised, line, run_dir, refused, monkeypatch):
+def test_errors_of_others_become_one_line(raised, line, run_dir, refused, monkeypatch):
     def fail(*args, **options):
         raise raised
 
