@@ -24,7 +24,7 @@ def preview(call, monkeypatch):
 
     def preview(rule, *options):
         status, output, error = call("preview", *options_of(*rule), *options)
-        assert (status, error) == (0, "")
+        assert (status, error, output.count("\r")) == (0, "", 0)
         return output.splitlines()
 
     return preview
@@ -135,8 +135,7 @@ def test_plot_that_cannot_be_written(refused, tmp_path, monkeypatch):
 
 def test_ctrl_c(call, monkeypatch):
     monkeypatch.setattr(json, "dumps", interrupt)
-    expected = (130, "", "\nInterrupted.\n")
-    assert call(*PREVIEW, "--format", "json") == expected
+    assert call(*PREVIEW, "--format", "json") == (130, "", "\nInterrupted.\n")
 
 
 FULL_DISK = "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"

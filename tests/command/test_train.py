@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 from matplotlib.figure import Figure
 from oracle import float32_rates
-from runs import OPTIONS, RULE, assert_same_run, contents, curves, read_history
+from runs import OPTIONS, RULE, assert_same_run, contents, curves, read_history, state
 
 from expdecay_keras import DecayRule, WarmupExponentialDecay
+from expdecay_keras.command.train import STEPS_PER_EPOCH
 
 FILES = ["callback.json", "model.keras", "history.csv", "learning_rate.png"]
 
@@ -30,6 +31,7 @@ def test_results(unbroken):
     for (part, name), curve in curves(run_dir).items():
         column = name if part == "train" else f"val_{name}"
         assert curve == [(i, np.float32(row[column])) for i, row in enumerate(rows)]
+    assert state(run_dir)[4] == 4 * STEPS_PER_EPOCH  # what the optimizer has counted
     saved = json.loads((run_dir / "callback.json").read_text())
     callback = tf.keras.utils.deserialize_keras_object(saved)
     assert callback.get_config() == WarmupExponentialDecay(*RULE).get_config()
