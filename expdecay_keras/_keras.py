@@ -20,7 +20,7 @@ IS_KERAS_3 = hasattr(tf.keras, "ops")
 BACKEND = tf.keras.backend.backend()  # Keras 3 may run on JAX or PyTorch
 LARGEST_TABLE = 2**16 if BACKEND == "tensorflow" else 2**23
 name_scope = tf.keras.name_scope if IS_KERAS_3 else tf.name_scope
-# Of a variable under a distribution strategy, Keras's own would not be a tensor.
+# Keras's own does not turn a variable of a distribution strategy into a tensor.
 to_tensor = tf.convert_to_tensor
 if BACKEND != "tensorflow":
     to_tensor = tf.keras.ops.convert_to_tensor
@@ -87,7 +87,7 @@ def schedule(optimizer: Any) -> Any:
 
 
 def is_settable(optimizer: Any) -> bool:
-    """Whether a number may be assigned to the optimizer's rate: assigns its own."""
+    """Whether a number can be assigned to the optimizer's rate; assigns its own."""
     for one in with_wrapped(optimizer):  # a legacy one would take the number anyway
         if callable(_legacy_rate(one)) or _has_decay(one):
             return False

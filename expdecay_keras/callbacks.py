@@ -81,7 +81,7 @@ class _RateCallback(tf.keras.callbacks.Callback):
 
     def _check_idle(self) -> None:
         """Warns if an optimizer has not taken a step yet."""
-        # Loss scaling may have skipped all steps; of no weights, Keras itself warns.
+        # Loss scaling may have skipped all steps. Keras warns if there are no weights.
         if _keras.is_loss_scaled(self.model) or not self.model.trainable_weights:
             return
         for name, optimizer in _keras.optimizers(self.model).items():

@@ -78,8 +78,8 @@ class WarmupExponentialSchedule(tf.keras.optimizers.schedules.LearningRateSchedu
         When called with a step (a number, an array or a tensor of any shape and any
         integer or floating-point type; fractions are truncated), a schedule returns a
         tensor of the same shape. Its dtype is that of `tf.keras.backend.floatx()` when
-        the schedule was created. Of a symbolic tensor of Keras 3 on TensorFlow, the
-        schedule must have at most 2**16 rates.
+        the schedule was created. With a symbolic tensor of Keras 3 on TensorFlow, a
+        schedule can have at most 2**16 rates.
 
     Raises:
         TypeError: An argument has the wrong type.

@@ -16,7 +16,6 @@ from expdecay_keras import LearningRateLogger, WarmupExponentialDecay
 
 callbacks = tf.keras.callbacks
 
-
 # What it logs
 
 

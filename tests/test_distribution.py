@@ -48,6 +48,7 @@ def single():
 
 def assert_trained(result, single):
     """Asserts the rule's rates, bit for bit, and the weights of a single device."""
+    assert list(result) == list(SCHEDULES)
     for name, (rates, weights) in result.items():
         assert rates == RATES
         for weight, expected in zip(weights, single[name], strict=True):

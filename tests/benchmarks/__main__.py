@@ -1,8 +1,8 @@
 """What the package costs and how exact it is: `python -m tests.benchmarks`.
 
 The contestants of a comparison take turns in one process; a figure is the ratio of
-their medians. Absolute times depend on the machine. Needs the extra `test`; takes about
-a minute on two cores. On another backend only what works there is measured.
+their medians. Needs the extra `test`; takes about a minute on two cores. On another
+backend only what works there is measured.
 """
 
 import os

@@ -32,7 +32,6 @@ from expdecay_keras.command.train import build_model
 
 FIRST_SEED = 100
 
-
 COSINE = tf.keras.optimizers.schedules.CosineDecay(
     RULE.warmup_start_lr,
     decay_steps=RULE.n_epochs - 1 - RULE.n_warmup_epochs,

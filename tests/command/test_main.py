@@ -72,6 +72,7 @@ def test_help_and_version_of_the_command(capsys):
     [
         ("", "the following arguments are required: command"),
         ("preview", "are required: --base-lr, --target-lr, --n-epochs"),
+        ("preview --format xml", "invalid choice: 'xml'"),
     ],
 )
 def test_arguments_that_cannot_be_read(arguments, message, capsys):
